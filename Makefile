@@ -1,0 +1,77 @@
+# overnfsd: make help lists what can be made.
+BUILD ?= build
+CC ?= gcc
+PREFIX ?= /usr/local
+PKGS = libtirpc lmdb libsodium
+CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I$(BUILD)/gen -Irpc -Ioverlay -Infs3 $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+CFLAGS ?= -O2 -g
+ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -pthread -MMD -MP $(CFLAGS)
+LDLIBS += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread
+
+RPC_SRC = $(wildcard rpc/*.c)
+OVERLAY_SRC = $(wildcard overlay/*.c)
+NFS3_SRC = $(filter-out nfs3/main.c,$(wildcard nfs3/*.c))
+GEN = $(BUILD)/gen/nfs3.h $(BUILD)/gen/mount3.h
+GEN_SRC = $(BUILD)/gen/nfs3_xdr.c $(BUILD)/gen/mount3_xdr.c
+objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
+LIB_OBJ = $(call objects,$(RPC_SRC) $(OVERLAY_SRC) $(NFS3_SRC)) $(patsubst $(BUILD)/gen/%.c,$(BUILD)/gen/%.o,$(GEN_SRC))
+UNIT = $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
+E2E = $(patsubst tests/e2e/%.c,$(BUILD)/tests/e2e/%,$(wildcard tests/e2e/*.c))
+
+.PHONY: all help run check deps unit e2e asan tsan lint install clean bench
+all: $(BUILD)/overnfsd ## build the daemon, in build/
+
+$(BUILD)/overnfsd: $(BUILD)/nfs3/main.o $(LIB_OBJ)
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/%.o: %.c $(GEN)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
+
+# rpcgen's code is not ours to warn about
+$(BUILD)/gen/%_xdr.o: $(BUILD)/gen/%_xdr.c
+	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -w -c -o $@ $<
+$(BUILD)/gen/%.h: nfs3/%.x
+	@mkdir -p $(@D)
+	cd nfs3 && rpcgen -h -o $(abspath $@).tmp $*.x && mv $(abspath $@).tmp $(abspath $@)
+$(BUILD)/gen/%_xdr.c: nfs3/%.x $(BUILD)/gen/%.h
+	cd nfs3 && rpcgen -c -o $(abspath $@).tmp $*.x && mv $(abspath $@).tmp $(abspath $@)
+
+$(BUILD)/tests/unit/%: tests/unit/%.c $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_OBJ) -lcmocka $(LDLIBS)
+$(BUILD)/tests/e2e/%: tests/e2e/%.c $(GEN)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< -lnfs -lcmocka $(LDLIBS)
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+deps: ## install the missing Debian packages (needs root)
+	@tests/install-deps
+run: deps ## serve a small sample stack and print the mount line
+	@$(MAKE) --no-print-directory all
+	@tests/run-sample $(BUILD)/overnfsd
+check: deps ## all tests
+	@$(MAKE) --no-print-directory all tests-built
+	@tests/run-tests $(BUILD)
+.PHONY: tests-built
+tests-built: $(UNIT) $(E2E)
+
+asan: ## build with AddressSanitizer and UBSan, in build/asan, and run all tests
+	@$(MAKE) --no-print-directory BUILD=build/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" check
+tsan: ## build with ThreadSanitizer, in build/tsan, and run all tests
+	@$(MAKE) --no-print-directory BUILD=build/tsan CFLAGS="-O1 -g -fsanitize=thread" check
+lint: deps ## clang-tidy and cppcheck
+	@$(MAKE) --no-print-directory $(GEN)
+	@tests/lint $(BUILD)
+bench: all ## measure against the bare echo server and, where installed, the rivals
+	@tests/bench/run $(BUILD)
+
+install: all ## install below $(DESTDIR)$(PREFIX)
+	install -D -m 755 $(BUILD)/overnfsd $(DESTDIR)$(PREFIX)/sbin/overnfsd
+	install -D -m 644 etc/overnfsd.8 $(DESTDIR)$(PREFIX)/share/man/man8/overnfsd.8
+	install -D -m 644 etc/overnfsd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/overnfsd.service
+clean: ## remove build/
+	rm -rf build
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

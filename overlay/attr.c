@@ -1,0 +1,275 @@
+/* attr.c: attributes, read through a short-lived cache in the object, and set. */
+#include "internal.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Layers changed behind our back are undefined, as in Linux overlayfs; yet a second later such a change shows. */
+enum { ATTR_LIFE_NS = 1000000000 };
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t id_fileid(const struct overlay_id *id)
+{
+	if (!(id->ino >> 48) && id->layer < 1 << 16)
+		return (uint64_t)id->layer << 48 | id->ino;
+	uint64_t h = (id->ino ^ (uint64_t)id->layer << 32) * 0x9e3779b97f4a7c15u;
+	return (h ^ h >> 32) | 1ull << 63 | 1;
+}
+
+static struct timespec ts(struct statx_timestamp t)
+{
+	return (struct timespec){ .tv_sec = t.tv_sec, .tv_nsec = t.tv_nsec };
+}
+
+/* The overlay's own count of an indexed file's names: "U+n" or "L+n", relative to the upper's or the lower's nlink. */
+static uint32_t indexed_nlink(struct overlay *ov, struct object *o, uint32_t upper_nlink)
+{
+	struct fdent *parent;
+	const char *name;
+	char v[32] = "";
+	struct statx st;
+	uint32_t n = upper_nlink;
+	if (place_pin_parent(ov, o->upper, &parent, &name))
+		return n;
+	if (format_getxattr(ov, parent->fd, name, "nlink", v, sizeof v - 1) > 2) {
+		long by = strtol(v + 1, NULL, 10);
+		if (*v == 'U')
+			n = (uint32_t)(upper_nlink + by);
+		else if (*v == 'L' && o->nlower && !place_statx(ov, o->lower[0], &st))
+			n = (uint32_t)(st.stx_nlink + by);
+	}
+	place_unpin(ov, parent);
+	return n;
+}
+
+static void attr_fill(struct overlay *ov, struct object *o, const struct statx *st, struct overlay_attr *a)
+{
+	*a = (struct overlay_attr){ .mode = st->stx_mode, .nlink = st->stx_nlink, .uid = st->stx_uid, .gid = st->stx_gid,
+				    .size = st->stx_size, .used = st->stx_blocks * 512, .rdev_major = st->stx_rdev_major,
+				    .rdev_minor = st->stx_rdev_minor, .fileid = id_fileid(&o->id), .atime = ts(st->stx_atime),
+				    .mtime = ts(st->stx_mtime), .ctime = ts(st->stx_ctime) };
+	if (o->type == S_IFDIR && o->nlower + (o->upper ? 1 : 0) > 1)
+		a->nlink = 1; /* as Linux: so that find does not count on it */
+	else if (o->type != S_IFDIR && o->upper && (o->indexed || st->stx_nlink > 1))
+		a->nlink = indexed_nlink(ov, o, st->stx_nlink);
+}
+
+/* o->lock held */
+static int attr_load(struct overlay *ov, struct object *o)
+{
+	struct statx st;
+	if (o->attr_valid && now_ns() - o->attr_stamp < ATTR_LIFE_NS)
+		return 0;
+	int rc = o->dead ? -ESTALE : place_statx(ov, o->upper ? o->upper : o->lower[0], &st);
+	if (!rc && ((st.stx_mode & S_IFMT) != o->type || (st.stx_ino != o->real_ino && o->parent)))
+		rc = -ESTALE;
+	if (rc == -ENOENT || rc == -ENOTDIR)
+		rc = -ESTALE;
+	if (rc)
+		return rc;
+	attr_fill(ov, o, &st, &o->attr);
+	if (o->metacopy && o->nlower && !place_statx(ov, o->lower[o->nlower - 1], &st))
+		o->attr.used = st.stx_blocks * 512;
+	if (!o->attr_valid)
+		o->acl_known = false;
+	o->attr_valid = true;
+	o->attr_stamp = now_ns();
+	return 0;
+}
+
+int attr_get(struct overlay *ov, struct object *o, struct overlay_attr *attr)
+{
+	pthread_mutex_lock(&o->lock);
+	int rc = attr_load(ov, o);
+	if (!rc)
+		*attr = o->attr;
+	pthread_mutex_unlock(&o->lock);
+	return rc;
+}
+
+void attr_forget(struct object *o)
+{
+	atomic_fetch_add(&o->changes, 1);
+	pthread_mutex_lock(&o->lock);
+	o->attr_valid = false;
+	pthread_mutex_unlock(&o->lock);
+}
+
+int overlay_getattr(struct overlay *ov, struct object *o, struct overlay_attr *attr)
+{
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	int rc = attr_get(ov, o, attr);
+	pthread_rwlock_unlock(&ov->rename_lock);
+	return rc;
+}
+
+void wcc_before(struct overlay *ov, struct object *o, struct overlay_wcc *wcc)
+{
+	struct overlay_attr a;
+	wcc->have_before = !attr_get(ov, o, &a);
+	if (!wcc->have_before)
+		return;
+	wcc->before.size = a.size;
+	wcc->before.mtime = a.mtime;
+	wcc->before.ctime = a.ctime;
+}
+
+void wcc_after(struct overlay *ov, struct object *o, struct overlay_wcc *wcc)
+{
+	attr_forget(o);
+	wcc->have_after = !attr_get(ov, o, &wcc->after);
+}
+
+static struct timespec time_to_set(enum overlay_settime how, struct timespec t)
+{
+	if (how == TIME_CLIENT)
+		return t;
+	return (struct timespec){ .tv_nsec = how == TIME_SERVER ? UTIME_NOW : UTIME_OMIT };
+}
+
+/* What may fail for want of space comes first, so that a call does all or nothing. */
+int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_setattr *set, mode_t type)
+{
+	struct fdent *parent, *file;
+	const char *name;
+	int rc = 0;
+	if (set->set_size) {
+		rc = place_pin(ov, place, FD_WRITE, &file);
+		if (rc)
+			return rc;
+		rc = ftruncate(file->fd, (off_t)set->size) ? -errno : 0;
+		place_unpin(ov, file);
+		if (rc)
+			return rc;
+	}
+	rc = place_pin_parent(ov, place, &parent, &name);
+	if (rc)
+		return rc;
+	int empty = *name ? 0 : AT_EMPTY_PATH;
+	if (set->set_uid || set->set_gid) {
+		uid_t uid = set->set_uid ? set->uid : (uid_t)-1;
+		gid_t gid = set->set_gid ? set->gid : (gid_t)-1;
+		if (fchownat(parent->fd, name, uid, gid, AT_SYMLINK_NOFOLLOW | empty) && ov->privileged)
+			rc = -errno;
+	}
+	if (!rc && set->set_mode && type != S_IFLNK && (*name ? fchmodat(parent->fd, name, set->mode & 07777, 0) : fchmod(parent->fd, set->mode & 07777)))
+		rc = -errno;
+	if (!rc && (set->set_atime || set->set_mtime)) {
+		struct timespec t[2] = { time_to_set(set->set_atime, set->atime), time_to_set(set->set_mtime, set->mtime) };
+		if (*name ? utimensat(parent->fd, name, t, AT_SYMLINK_NOFOLLOW) : futimens(parent->fd, t))
+			rc = -errno;
+	}
+	place_unpin(ov, parent);
+	return rc;
+}
+
+/* RFC 1813 3.3.2 and chown_restricted: who may set what. */
+static int may_setattr(struct overlay *ov, const struct overlay_cred *cred, struct object *o, const struct overlay_attr *a,
+		       const struct overlay_setattr *set)
+{
+	bool owner = cred->uid == 0 || cred->uid == a->uid;
+	if (set->set_size && o->type != S_IFREG)
+		return o->type == S_IFDIR ? -EISDIR : -EINVAL;
+	if (set->set_size && (int64_t)set->size < 0)
+		return -EFBIG;
+	if (set->set_mode && !owner)
+		return -EPERM;
+	if (set->set_uid && cred->uid && (!owner || set->uid != a->uid))
+		return -EPERM;
+	if (set->set_gid && cred->uid && set->gid != a->gid && (!owner || !in_group(cred, set->gid)))
+		return -EPERM;
+	if ((set->set_atime == TIME_CLIENT || set->set_mtime == TIME_CLIENT) && !owner)
+		return -EPERM;
+	if ((set->set_size || set->set_atime == TIME_SERVER || set->set_mtime == TIME_SERVER) && !owner)
+		return require(ov, cred, o, OVERLAY_WRITE);
+	return 0;
+}
+
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+/* A caller other than root loses the set-id bits where the kernel would take them. */
+static void drop_setid(const struct overlay_cred *cred, const struct overlay_attr *a, struct overlay_setattr *set)
+{
+	if (!cred->uid)
+		return;
+	if (set->set_mode && S_ISREG(a->mode) && !in_group(cred, set->set_gid ? set->gid : a->gid))
+		set->mode &= ~(mode_t)S_ISGID;
+	mode_t lost = S_ISUID | (a->mode & S_IXGRP ? S_ISGID : 0);
+	if (set->set_size && !set->set_mode && S_ISREG(a->mode) && a->mode & lost) {
+		set->set_mode = true;
+		set->mode = a->mode & 07777 & ~lost;
+	}
+}
+
+int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct object *o,
+		    const struct overlay_setattr *want, const struct timespec *guard, struct overlay_wcc *wcc)
+{
+	struct overlay_attr a;
+	struct overlay_setattr set = *want;
+	memset(wcc, 0, sizeof *wcc);
+	int rc = overlay_getattr(ov, o, &a);
+	if (rc)
+		return rc;
+	if (!ov->writable)
+		rc = -EROFS;
+	else if (guard && !same_time(guard, &a.ctime))
+		rc = -EKEYEXPIRED;
+	if (!rc) {
+		pthread_rwlock_rdlock(&ov->rename_lock);
+		rc = may_setattr(ov, cred, o, &a, &set);
+		pthread_rwlock_unlock(&ov->rename_lock);
+	}
+	drop_setid(cred, &a, &set);
+	if (!rc)
+		rc = copy_up(ov, o, set.set_size);
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	pthread_mutex_lock(&o->dir_lock);
+	wcc_before(ov, o, wcc);
+	if (!rc)
+		rc = o->dead ? -ESTALE : apply_setattr(ov, o->upper, &set, o->type);
+	struct fdent *file = NULL;
+	if (!rc && ov->config.sync && (o->type == S_IFREG || o->type == S_IFDIR))
+		rc = place_pin(ov, o->upper, FD_READ, &file);
+	wcc_after(ov, o, wcc);
+	pthread_mutex_unlock(&o->dir_lock);
+	struct object *parent = o->parent && !file && !rc ? object_get(o->parent) : NULL;
+	pthread_rwlock_unlock(&ov->rename_lock);
+	if (file) {
+		rc = sync_fd(ov, file->fd, false);
+		place_unpin(ov, file);
+	} else if (parent) {
+		rc = sync_dirs(ov, parent, NULL); /* no descriptor of its own: the journal's commit takes it along */
+	}
+	overlay_put(ov, parent);
+	return rc;
+}
+
+int overlay_readlink(struct overlay *ov, struct object *o, char *buf, size_t size, size_t *len)
+{
+	struct fdent *parent;
+	const char *name;
+	if (o->type != S_IFLNK)
+		return -EINVAL;
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	int rc = o->dead ? -ESTALE : place_pin_parent(ov, o->upper ? o->upper : o->lower[0], &parent, &name);
+	if (!rc) {
+		ssize_t n = readlinkat(parent->fd, name, buf, size);
+		rc = n < 0 ? -errno : 0;
+		*len = n < 0 ? 0 : (size_t)n;
+		place_unpin(ov, parent);
+	}
+	pthread_rwlock_unlock(&ov->rename_lock);
+	return rc;
+}

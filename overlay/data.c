@@ -1,0 +1,136 @@
+/* data.c: read, write, commit. */
+#include "internal.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The owner may always: clients check at open, and an open file must not break (RFC 1813 3.3.6). */
+static int may_use(struct overlay *ov, const struct overlay_cred *cred, struct object *o, bool write)
+{
+	struct overlay_attr a;
+	if (o->type != S_IFREG)
+		return o->type == S_IFDIR ? -EISDIR : -EINVAL;
+	int rc = attr_get(ov, o, &a);
+	if (rc || a.uid == cred->uid || !cred->uid)
+		return rc;
+	int bits = permitted(ov, cred, o, write ? OVERLAY_WRITE : OVERLAY_READ | OVERLAY_EXEC);
+	return bits < 0 ? bits : bits ? 0 : -EACCES;
+}
+
+static struct place *data_place(struct object *o)
+{
+	pthread_mutex_lock(&o->lock);
+	struct place *p = o->metacopy ? o->lower[o->nlower - 1] : o->upper ? o->upper : o->lower[0];
+	place_get(p);
+	pthread_mutex_unlock(&o->lock);
+	return p;
+}
+
+int overlay_read(struct overlay *ov, const struct overlay_cred *cred, struct object *o, uint64_t offset, void *buf,
+		 size_t len, size_t *got, bool *eof, struct overlay_attr *attr)
+{
+	struct fdent *file = NULL;
+	*got = 0;
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	int rc = o->dead ? -ESTALE : may_use(ov, cred, o, false);
+	if (!rc && (int64_t)offset < 0)
+		rc = -EINVAL;
+	if (!rc) {
+		struct place *p = data_place(o);
+		rc = place_pin(ov, p, FD_READ, &file);
+		place_put(ov, p);
+	}
+	pthread_rwlock_unlock(&ov->rename_lock);
+	if (rc)
+		return rc;
+	while (*got < len) {
+		ssize_t n = pread(file->fd, (char *)buf + *got, len - *got, (off_t)(offset + *got));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && !*got)
+			rc = -errno;
+		if (n <= 0)
+			break;
+		*got += (size_t)n;
+	}
+	place_unpin(ov, file);
+	struct overlay_attr a;
+	if (!rc)
+		rc = overlay_getattr(ov, o, &a);
+	if (rc)
+		return rc;
+	*eof = offset + *got >= a.size;
+	if (attr)
+		*attr = a;
+	return 0;
+}
+
+static int write_all(int fd, const void *buf, size_t len, uint64_t offset)
+{
+	size_t done = 0;
+	while (done < len) {
+		ssize_t n = pwrite(fd, (const char *)buf + done, len - done, (off_t)(offset + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+int overlay_write(struct overlay *ov, const struct overlay_cred *cred, struct object *o, uint64_t offset,
+		  const void *buf, size_t len, bool stable, struct overlay_wcc *wcc)
+{
+	struct fdent *file = NULL;
+	struct overlay_attr a;
+	memset(wcc, 0, sizeof *wcc);
+	if (!ov->writable)
+		return -EROFS;
+	if ((int64_t)offset < 0 || (int64_t)(offset + len) < 0)
+		return -EFBIG;
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	int rc = o->dead ? -ESTALE : may_use(ov, cred, o, true);
+	pthread_rwlock_unlock(&ov->rename_lock);
+	if (!rc)
+		rc = copy_up(ov, o, true);
+	if (rc)
+		return rc;
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	rc = o->dead ? -ESTALE : place_pin(ov, o->upper, FD_WRITE, &file);
+	if (!rc) {
+		pthread_mutex_lock(&o->dir_lock); /* for a wcc that is atomic with the write */
+		wcc_before(ov, o, wcc);
+		rc = attr_get(ov, o, &a);
+		if (!rc && cred->uid && a.mode & (S_ISUID | S_ISGID)) /* as the kernel does for an ordinary writer */
+			(void)!fchmod(file->fd, a.mode & 07777 & ~(mode_t)(S_ISUID | (a.mode & S_IXGRP ? S_ISGID : 0)));
+		if (!rc)
+			rc = write_all(file->fd, buf, len, offset);
+		wcc_after(ov, o, wcc);
+		pthread_mutex_unlock(&o->dir_lock);
+	}
+	pthread_rwlock_unlock(&ov->rename_lock);
+	if (!rc && stable)
+		rc = sync_fd(ov, file->fd, true);
+	place_unpin(ov, file);
+	return rc;
+}
+
+int overlay_commit(struct overlay *ov, const struct overlay_cred *cred, struct object *o, struct overlay_wcc *wcc)
+{
+	struct fdent *file = NULL;
+	memset(wcc, 0, sizeof *wcc);
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	int rc = o->dead ? -ESTALE : may_use(ov, cred, o, true);
+	wcc_before(ov, o, wcc);
+	if (!rc && o->upper)
+		rc = place_pin(ov, o->upper, FD_WRITE, &file);
+	pthread_rwlock_unlock(&ov->rename_lock);
+	if (file) {
+		rc = sync_fd(ov, file->fd, true);
+		place_unpin(ov, file);
+	}
+	wcc->have_after = !overlay_getattr(ov, o, &wcc->after);
+	return rc;
+}

@@ -1,0 +1,138 @@
+/* format.c: overlayfs's marks on disk, read and written (Linux: fs/overlayfs/util.c, namei.c, copy_up.c). */
+#include "internal.h"
+
+#include <endian.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+/* dirfd/name as a path: *xattrat() came only with Linux 6.13, and /proc works everywhere. */
+static const char *proc_path(char buf[300], int dirfd, const char *name)
+{
+	snprintf(buf, 300, *name ? "/proc/self/fd/%d/%s" : "/proc/self/fd/%d/.", dirfd, name);
+	return buf;
+}
+
+static const char *full_name(struct overlay *ov, char buf[64], const char *suffix)
+{
+	snprintf(buf, 64, "%s%s", ov->prefix, suffix);
+	return buf;
+}
+
+bool format_is_whiteout(const struct statx *st)
+{
+	return S_ISCHR(st->stx_mode) && st->stx_rdev_major == 0 && st->stx_rdev_minor == 0;
+}
+
+ssize_t format_getxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, void *buf, size_t size)
+{
+	char path[300], full[64];
+	ssize_t n = lgetxattr(proc_path(path, dirfd, name), full_name(ov, full, suffix), buf, size);
+	if (n >= 0)
+		return n;
+	return errno == EOPNOTSUPP || errno == EPERM ? -ENODATA : -errno;
+}
+
+int format_setxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, const void *buf, size_t size)
+{
+	char path[300], full[64];
+	return lsetxattr(proc_path(path, dirfd, name), full_name(ov, full, suffix), buf, size, 0) ? -errno : 0;
+}
+
+int format_removexattr(struct overlay *ov, int dirfd, const char *name, const char *suffix)
+{
+	char path[300], full[64];
+	return lremovexattr(proc_path(path, dirfd, name), full_name(ov, full, suffix)) && errno != ENODATA ? -errno : 0;
+}
+
+char format_opaque(struct overlay *ov, int dirfd, const char *name)
+{
+	char v;
+	return format_getxattr(ov, dirfd, name, "opaque", &v, 1) == 1 && (v == 'y' || v == 'x') ? v : 0;
+}
+
+/* No empty component, no "." and "..": ovl_check_redirect() in fs/overlayfs/namei.c. */
+static bool redirect_is_sound(const char *s)
+{
+	const char *p = *s == '/' ? s + 1 : s;
+	if (*s != '/' && strchr(s, '/'))
+		return false;
+	while (true) {
+		size_t len = strcspn(p, "/");
+		if (!len || len > 255 || (len == 1 && *p == '.') || (len == 2 && !strncmp(p, "..", 2)))
+			return false;
+		p += len;
+		if (!*p++)
+			return true;
+	}
+}
+
+int format_redirect(struct overlay *ov, int dirfd, const char *name, char **redirect)
+{
+	char buf[4096];
+	*redirect = NULL;
+	ssize_t n = format_getxattr(ov, dirfd, name, "redirect", buf, sizeof buf - 1);
+	if (n == -ENODATA)
+		return 0;
+	if (n < 0)
+		return (int)n;
+	buf[n] = 0;
+	if (strlen(buf) != (size_t)n || !redirect_is_sound(buf))
+		return -EIO;
+	*redirect = strdup(buf);
+	return *redirect ? 0 : -ENOMEM;
+}
+
+/*
+ * overlay.overnfsd, big-endian: version 1 (1 byte), zero (1), layer (4), ino (8), gen (8), number of the
+ * upper that it was written in (4), the inode there (8). The last two tell an object from a copy of it that somebody made behind our back.
+ */
+enum { IDENTITY_SIZE = 34 };
+
+static void put_be(uint8_t *p, uint64_t v, int n)
+{
+	while (n--) {
+		p[n] = (uint8_t)v;
+		v >>= 8;
+	}
+}
+
+static uint64_t get_be(const uint8_t *p, int n)
+{
+	uint64_t v = 0;
+	while (n--)
+		v = v << 8 | *p++;
+	return v;
+}
+
+int format_set_identity(struct overlay *ov, int dirfd, const char *name, const struct overlay_id *id, uint64_t upper_ino)
+{
+	uint8_t b[IDENTITY_SIZE] = { 1 };
+	put_be(b + 2, id->layer, 4);
+	put_be(b + 6, id->ino, 8);
+	put_be(b + 14, id->gen, 8);
+	put_be(b + 22, ov->layers[0].number, 4);
+	put_be(b + 26, upper_ino, 8);
+	return format_setxattr(ov, dirfd, name, IDENTITY_SUFFIX, b, sizeof b);
+}
+
+int format_get_identity(struct overlay *ov, int dirfd, const char *name, uint64_t upper_ino, struct overlay_id *id)
+{
+	uint8_t b[IDENTITY_SIZE];
+	ssize_t n = format_getxattr(ov, dirfd, name, IDENTITY_SUFFIX, b, sizeof b);
+	if (n < 0)
+		return (int)n;
+	if (n != sizeof b || b[0] != 1)
+		return -ENODATA;
+	if (get_be(b + 22, 4) == ov->layers[0].number && get_be(b + 26, 8) != upper_ino)
+		return -ENODATA; /* copied within this upper: not the same object */
+	*id = (struct overlay_id){ .layer = (uint32_t)get_be(b + 2, 4), .ino = get_be(b + 6, 8), .gen = get_be(b + 14, 8) };
+	return 0;
+}
+
+bool format_private_xattr(struct overlay *ov, const char *name)
+{
+	(void)ov;
+	return !strncmp(name, "trusted.overlay.", 16) || !strncmp(name, "user.overlay.", 13);
+}

@@ -1,0 +1,237 @@
+/*
+ * internal.h: what the engine's files share. overlay/README.md has the picture.
+ *
+ * Lock order: object->copy_lock (parent before child) > ov->rename_lock > object->dir_lock (parent before child) >
+ * object->lock > table.lock, fds.lock, the map's own. Each lock says below what it guards.
+ */
+#ifndef OVERNFSD_INTERNAL_H
+#define OVERNFSD_INTERNAL_H
+
+#include "map.h"
+#include "overlay.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* ---- layer.c: a layer, and places beneath it ---- */
+struct layer {
+	uint32_t number; /* for good; part of ids */
+	char *path;
+	struct place *root;
+	uint32_t dev_major, dev_minor;
+	bool has_handles; /* name_to_handle_at() gives steady handles here */
+	bool has_uuid;
+	uint8_t uuid[16]; /* of the file system, for overlayfs's origin */
+};
+
+enum fd_kind { FD_PATH, FD_READ, FD_WRITE, FD_KINDS };
+
+/* Where something is in one layer: a name in a parent place. Its descriptors are opened at need and cached.
+ * name and parent change under ov->rename_lock, held exclusively; readers hold it shared. */
+struct place {
+	struct layer *layer;
+	struct place *parent; /* NULL for a layer's root */
+	char *name;
+	atomic_uint refs;
+	struct fdent *fds[FD_KINDS]; /* guarded by fds.lock */
+};
+
+struct fdent { /* one cached descriptor */
+	int fd;
+	unsigned pins; /* guarded by fds.lock, as all below */
+	struct place *place; /* NULL when its place is gone */
+	enum fd_kind kind;
+	struct fdent *prev, *next; /* LRU list */
+};
+
+struct fds {
+	pthread_mutex_t lock;
+	struct fdent lru; /* list head: next is the most recent */
+	size_t count, max;
+};
+
+int layer_open(struct overlay *ov, struct layer *layer, const char *path, char *err, size_t errlen);
+void layer_close(struct overlay *ov, struct layer *layer);
+struct place *place_new(struct layer *layer, struct place *parent, const char *name); /* NULL: no memory; takes its own reference of parent */
+struct place *place_get(struct place *place);
+void place_put(struct overlay *ov, struct place *place); /* NULL is allowed */
+void place_move(struct overlay *ov, struct place *place, struct place *parent, char *name); /* takes over name */
+/* A pinned descriptor of the place; release with place_unpin. */
+int place_pin(struct overlay *ov, struct place *place, enum fd_kind kind, struct fdent **ent);
+void place_unpin(struct overlay *ov, struct fdent *ent); /* NULL is allowed */
+void place_close(struct overlay *ov, struct place *place); /* forgets its descriptors */
+/* A pinned descriptor of the place's parent, and the name in it: for statx and the like. For a layer's root: itself and "". */
+int place_pin_parent(struct overlay *ov, struct place *place, struct fdent **ent, const char **name);
+int place_statx(struct overlay *ov, struct place *place, struct statx *st);
+void fds_init(struct fds *fds, size_t max);
+void fds_destroy(struct fds *fds);
+int statx_at(int dirfd, const char *name, struct statx *st); /* "" is dirfd itself; never follows */
+/* One component below dirfd (M6: RESOLVE_BENEATH and no symlinks). */
+int open_beneath(int dirfd, const char *name, int flags);
+int inode_generation(const struct layer *layer, int dirfd, const char *name, const struct statx *st, uint64_t *gen);
+
+/* ---- format.c: overlayfs's marks on disk ---- */
+#define IDENTITY_SUFFIX "overnfsd"
+bool format_is_whiteout(const struct statx *st);
+/* xattrs of dirfd/name (never followed). Sizes in bytes; -ENODATA when absent or not supported there. */
+ssize_t format_getxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, void *buf, size_t size);
+int format_setxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, const void *buf, size_t size);
+int format_removexattr(struct overlay *ov, int dirfd, const char *name, const char *suffix);
+char format_opaque(struct overlay *ov, int dirfd, const char *name); /* 'y', 'x' or 0 */
+int format_redirect(struct overlay *ov, int dirfd, const char *name, char **redirect); /* malloc'ed, or NULL: none. -EIO: malformed */
+int format_set_identity(struct overlay *ov, int dirfd, const char *name, const struct overlay_id *id, uint64_t upper_ino);
+int format_get_identity(struct overlay *ov, int dirfd, const char *name, uint64_t upper_ino, struct overlay_id *id);
+/* overlayfs's origin (struct ovl_fb) of dirfd/name in layer: at most 160 bytes. 0 bytes: can't be known. */
+size_t format_make_origin(const struct layer *layer, int dirfd, const char *name, uint8_t buf[160]);
+bool format_private_xattr(struct overlay *ov, const char *name); /* not to be copied up */
+
+/* ---- object.c: the table ---- */
+struct object {
+	struct overlay_id id;
+	atomic_uint refs;
+	mode_t type;
+	bool indexed; /* a lower file with several names: nlink is kept by xattr */
+	pthread_mutex_t copy_lock; /* one copy-up at a time */
+	pthread_mutex_t dir_lock; /* of a directory: its names, in the upper and in the table */
+	pthread_mutex_t lock; /* the fields below */
+	struct place *upper; /* NULL: not copied up. Set once, under lock */
+	uint64_t real_ino; /* of the upper, else of the topmost lower */
+	bool dead; /* removed */
+	bool metacopy; /* the upper has no data yet */
+	bool attr_valid, acl_known;
+	atomic_uint changes; /* counts changes, so that a kept listing is known to be old */
+	uint64_t attr_stamp; /* coarse monotonic ns when attr was read */
+	struct overlay_attr attr;
+	void *acl; /* posix ACL xattr, or NULL */
+	size_t acl_size;
+	struct place **lower; /* never changes: the places below, topmost first; for a file the one that it came from */
+	uint8_t *lower_x; /* of a directory: lower[i] is marked opaque=x, so holds xattr whiteouts */
+	size_t nlower;
+	/* table.lock guards these; parent and name change with rename_lock held exclusively too */
+	struct object *parent; /* counted */
+	char *name; /* NULL: place unknown */
+	bool named; /* in the name hash */
+	bool hashed, used;
+	struct object *id_next, *name_next, *clock_prev, *clock_next;
+};
+
+struct table {
+	pthread_mutex_t lock;
+	struct object **by_id, **by_name;
+	size_t buckets, count, max;
+	struct object clock; /* list head */
+	struct object *hand;
+};
+
+int table_init(struct table *table, size_t max);
+void table_destroy(struct overlay *ov, struct table *table);
+struct object *object_get(struct object *o);
+struct object *table_find(struct overlay *ov, const struct overlay_id *id); /* counted, or NULL */
+struct object *table_find_name(struct overlay *ov, struct object *dir, const char *name);
+/* What lookup found, on its way into an object. */
+struct found {
+	struct overlay_id id;
+	struct statx st; /* of the topmost */
+	struct place *upper, **lower;
+	uint8_t *lower_x;
+	size_t nlower;
+	bool metacopy, indexed;
+	bool name_in_upper; /* the name itself is in the upper (not only the index) */
+	bool name_below; /* a lower layer has the name visibly: removing it needs a whiteout */
+	bool upper_whiteout; /* a whiteout stands in the upper under this name */
+};
+void found_free(struct overlay *ov, struct found *f);
+/* The object for what was found: the table's, or a new one that takes over f's places. */
+int object_from(struct overlay *ov, struct found *f, struct object *parent, const char *name, struct object **o);
+void object_unname(struct overlay *ov, struct object *o, struct object *parent, const char *name); /* if that is its name in the table */
+void object_rename(struct overlay *ov, struct object *o, struct object *parent, const char *name); /* rename_lock held exclusively */
+void object_kill(struct overlay *ov, struct object *o); /* dead, and out of the table */
+void object_set_name(struct overlay *ov, struct object *o, const struct overlay_id *parent, const char *name); /* if it has none */
+/* ---- find.c ---- */
+void object_lose(struct overlay *ov, struct object *o, struct object *dir, const char *name); /* one of several names went */
+/* ---- remove.c ---- */
+int may_remove(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, struct object *o);
+void name_is_gone(struct overlay *ov, struct object *o, struct object *dir, const char *name, bool last);
+
+/* ---- the overlay ---- */
+enum { LISTINGS = 8 };
+struct listing;
+struct overlay {
+	struct overlay_config config;
+	char *name;
+	struct layer *layers; /* [0] is the upper where there is one */
+	size_t nlayers;
+	bool has_upper, writable, privileged, reserved_dir, can_whiteout_rename;
+	const char *prefix; /* "trusted.overlay." or "user.overlay." */
+	int base_fd; /* <work>, or the reserved directory */
+	int work_fd, map_fd; /* <work>/work and <work>/overnfsd */
+	struct layer index_layer; /* a view of <work>/index, so that places may stand in it */
+	bool has_index;
+	struct map *map;
+	struct object *root;
+	uint8_t key[16];
+	uint64_t fsid;
+	_Atomic uint64_t verifier;
+	pthread_rwlock_t rename_lock; /* shared by all that walk places; exclusive for rename */
+	struct table table;
+	struct fds fds;
+	atomic_uint temp_counter;
+	pthread_mutex_t listings_lock; /* guards the next two */
+	struct {
+		struct object *dir;
+		struct listing *l;
+		unsigned changes;
+	} listings[LISTINGS]; /* of directories that are being read */
+	size_t next_listing;
+	pthread_mutex_t index_lock; /* making of the index directory, nlink of indexed files */
+};
+void ov_log(struct overlay *ov, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void will_block(struct overlay *ov);
+
+/* ---- lookup.c ---- */
+/* Merges one name of dir (rename_lock shared or exclusive; dir->dir_lock for a steady answer). -ENOENT. f is for found_free;
+ * on -ENOENT too, f->name_below and upper_whiteout are right. */
+int merge_name(struct overlay *ov, struct object *dir, const char *name, struct found *f);
+int merge_root(struct overlay *ov, struct object **root);
+int lookup_locked(struct overlay *ov, struct object *dir, const char *name, struct object **o);
+int check_name(struct overlay *ov, struct object *dir, const char *name);
+
+/* ---- attr.c ---- */
+int attr_get(struct overlay *ov, struct object *o, struct overlay_attr *attr); /* rename_lock shared */
+void attr_forget(struct object *o); /* after a change */
+uint64_t id_fileid(const struct overlay_id *id);
+void wcc_before(struct overlay *ov, struct object *o, struct overlay_wcc *wcc);
+void wcc_after(struct overlay *ov, struct object *o, struct overlay_wcc *wcc);
+int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_setattr *set, mode_t type);
+
+/* ---- access.c ---- */
+int permitted(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want); /* bits; rename_lock shared */
+int require(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want); /* 0 or -EACCES */
+bool in_group(const struct overlay_cred *cred, gid_t gid);
+bool attr_gives(const struct overlay_cred *cred, const struct overlay_attr *attr, const void *acl, size_t acl_size, int bit);
+
+/* ---- copyup.c ---- */
+/* Makes sure that the object (its ancestors first) is in the upper. No lock may be held. with_data: complete a metacopy too. */
+int copy_up(struct overlay *ov, struct object *o, bool with_data);
+int copy_xattrs(struct overlay *ov, int from, int to);
+int copy_data(int from, int to, uint64_t size);
+/* ---- work.c: things are made in the work directory, then moved into place ---- */
+void work_name(struct overlay *ov, char name[24]);
+int work_clean(int dirfd); /* removes all that is in the directory */
+int work_whiteout(struct overlay *ov, char name[24]); /* makes a whiteout */
+void work_remove(struct overlay *ov, const char *name); /* whatever it is */
+/* Puts a whiteout in place of dirfd/name, atomically; what stood there (or nothing) is then removed. */
+int whiteout_name(struct overlay *ov, int dirfd, const char *name, bool exists);
+int sync_dirs(struct overlay *ov, struct object *a, struct object *b); /* under `sync`, makes changes of names durable */
+int sync_fd(struct overlay *ov, int fd, bool data_only);
+/* Gives the indexed object's inode the name in dir: links it from where it stands. */
+int link_into(struct overlay *ov, struct object *o, int dirfd, const char *name, bool replace);
+int nlink_adjust(struct overlay *ov, struct object *o, int by); /* keeps the nlink xattr of an indexed file right */
+
+/* ---- listing.c ---- */
+/* Is the merged directory empty? Under its dir_lock. */
+int directory_is_empty(struct overlay *ov, struct object *dir);
+void listing_forget(struct overlay *ov, struct object *dir);
+
+#endif

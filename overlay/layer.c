@@ -1,0 +1,349 @@
+/* layer.c: a layer is opened once and never left; places beneath it, and the cache of their descriptors. */
+#include "internal.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/openat2.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef AT_HANDLE_FID
+#define AT_HANDLE_FID 0x200
+#endif
+#ifndef FS_IOC_GETFSUUID
+struct fsuuid2 {
+	uint8_t len, uuid[16];
+};
+#define FS_IOC_GETFSUUID _IOR(0x15, 0, struct fsuuid2)
+#endif
+enum { FUSE_MAGIC = 0x65735546, MAX_HANDLE = 128 };
+
+int statx_at(int dirfd, const char *name, struct statx *st)
+{
+	int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | (*name ? 0 : AT_EMPTY_PATH);
+	return statx(dirfd, name, flags, STATX_BASIC_STATS, st) ? -errno : 0;
+}
+
+int open_beneath(int dirfd, const char *name, int flags)
+{
+	struct open_how how = { .flags = (uint64_t)(unsigned)flags | O_CLOEXEC | O_NOFOLLOW,
+				.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
+	long fd;
+	do
+		fd = syscall(SYS_openat2, dirfd, *name ? name : ".", &how, sizeof how);
+	while (fd < 0 && (errno == EINTR || errno == EAGAIN));
+	return fd < 0 ? -errno : (int)fd;
+}
+
+static int file_handle_of(int dirfd, const char *name, struct file_handle *fh)
+{
+	int mount_id, flags = *name ? 0 : AT_EMPTY_PATH;
+	fh->handle_bytes = MAX_HANDLE;
+	if (!name_to_handle_at(dirfd, name, fh, &mount_id, flags))
+		return 0;
+	fh->handle_bytes = MAX_HANDLE;
+	return name_to_handle_at(dirfd, name, fh, &mount_id, flags | AT_HANDLE_FID) ? -errno : 0;
+}
+
+int inode_generation(const struct layer *layer, int dirfd, const char *name, const struct statx *st, uint64_t *gen)
+{
+	/* A fixed key: the hash only has to be the same everywhere, the handle's MAC is what can't be guessed. */
+	static const unsigned char key[crypto_shorthash_KEYBYTES] = "overnfsd inodes";
+	uint64_t space[2 + (sizeof(struct file_handle) + MAX_HANDLE) / 8];
+	struct file_handle *fh = (struct file_handle *)space;
+	uint8_t out[8];
+	*gen = 0;
+	if (!layer->has_handles) {
+		/* no handles (or FUSE's, which do not outlive a mount): the birth time has to do where there is one */
+		struct statx bt;
+		if (!statx(dirfd, name, AT_SYMLINK_NOFOLLOW | (*name ? 0 : AT_EMPTY_PATH), STATX_BTIME, &bt) && bt.stx_mask & STATX_BTIME)
+			*gen = (uint64_t)bt.stx_btime.tv_sec * 1000000000u + bt.stx_btime.tv_nsec;
+		return 0;
+	}
+	(void)st;
+	int rc = file_handle_of(dirfd, name, fh);
+	if (rc)
+		return rc;
+	crypto_shorthash(out, fh->f_handle, fh->handle_bytes, key);
+	memcpy(gen, out, 8);
+	return 0;
+}
+
+size_t format_make_origin(const struct layer *layer, int dirfd, const char *name, uint8_t buf[160])
+{
+	uint64_t space[2 + (sizeof(struct file_handle) + MAX_HANDLE) / 8];
+	struct file_handle *fh = (struct file_handle *)space;
+	if (!layer->has_handles || !layer->has_uuid || file_handle_of(dirfd, name, fh) || fh->handle_bytes > 128)
+		return 0;
+	size_t len = 21 + fh->handle_bytes; /* struct ovl_fb and the fid, fs/overlayfs/overlayfs.h */
+	memset(buf, 0, 160);
+	buf[1] = 0xfb;
+	buf[2] = (uint8_t)len;
+	buf[3] = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? 1 : 0;
+	buf[4] = (uint8_t)fh->handle_type;
+	memcpy(buf + 5, layer->uuid, 16);
+	memcpy(buf + 21, fh->f_handle, fh->handle_bytes);
+	return len;
+}
+
+int layer_open(struct overlay *ov, struct layer *layer, const char *path, char *err, size_t errlen)
+{
+	struct statx st;
+	struct statfs fs;
+	struct fdent *ent;
+	struct fsuuid2 uuid;
+	uint64_t space[2 + (sizeof(struct file_handle) + MAX_HANDLE) / 8];
+	(void)ov;
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || statx_at(fd, "", &st) || fstatfs(fd, &fs)) {
+		int rc = -errno;
+		snprintf(err, errlen, "layer %s: %s%s", path, strerror(-rc), rc == -ENOTDIR ? ": each layer must be a directory" : "");
+		if (fd >= 0)
+			close(fd);
+		return rc;
+	}
+	layer->dev_major = st.stx_dev_major;
+	layer->dev_minor = st.stx_dev_minor;
+	layer->has_handles = (unsigned long)fs.f_type != FUSE_MAGIC && !file_handle_of(fd, "", (struct file_handle *)space);
+	if (!ioctl(fd, FS_IOC_GETFSUUID, &uuid) && uuid.len == 16) {
+		memcpy(layer->uuid, uuid.uuid, 16);
+		layer->has_uuid = true;
+	}
+	layer->path = strdup(path);
+	layer->root = place_new(layer, NULL, "");
+	ent = calloc(1, sizeof *ent);
+	if (!layer->path || !layer->root || !ent) {
+		close(fd);
+		free(ent);
+		return -ENOMEM;
+	}
+	*ent = (struct fdent){ .fd = fd, .pins = 1, .place = layer->root, .kind = FD_READ };
+	layer->root->fds[FD_READ] = layer->root->fds[FD_PATH] = ent; /* never on the LRU list: pinned for good */
+	return 0;
+}
+
+void layer_close(struct overlay *ov, struct layer *layer)
+{
+	(void)ov;
+	if (layer->root && layer->root->fds[FD_READ]) {
+		close(layer->root->fds[FD_READ]->fd);
+		free(layer->root->fds[FD_READ]);
+		layer->root->fds[FD_READ] = layer->root->fds[FD_PATH] = NULL;
+	}
+	if (layer->root) {
+		free(layer->root->name);
+		free(layer->root);
+	}
+	free(layer->path);
+	memset(layer, 0, sizeof *layer);
+}
+
+/* ---- places ---- */
+struct place *place_get(struct place *place)
+{
+	atomic_fetch_add(&place->refs, 1);
+	return place;
+}
+
+struct place *place_new(struct layer *layer, struct place *parent, const char *name)
+{
+	struct place *p = calloc(1, sizeof *p);
+	if (!p || !(p->name = strdup(name))) {
+		free(p);
+		return NULL;
+	}
+	p->layer = layer;
+	p->parent = parent ? place_get(parent) : NULL;
+	atomic_store(&p->refs, 1);
+	return p;
+}
+
+void place_put(struct overlay *ov, struct place *place)
+{
+	while (place && place->parent && atomic_fetch_sub(&place->refs, 1) == 1) {
+		struct place *parent = place->parent;
+		place_close(ov, place);
+		free(place->name);
+		free(place);
+		place = parent;
+	}
+	/* a layer's root (no parent) goes with its layer */
+}
+
+void place_move(struct overlay *ov, struct place *place, struct place *parent, char *name)
+{
+	struct place *old = place->parent;
+	place->parent = place_get(parent);
+	free(place->name);
+	place->name = name;
+	place_put(ov, old);
+}
+
+/* ---- descriptors ---- */
+void fds_init(struct fds *fds, size_t max)
+{
+	pthread_mutex_init(&fds->lock, NULL);
+	fds->lru.next = fds->lru.prev = &fds->lru;
+	fds->max = max;
+}
+
+static void lru_remove(struct fdent *e)
+{
+	e->prev->next = e->next;
+	e->next->prev = e->prev;
+}
+
+static void lru_add(struct fds *fds, struct fdent *e)
+{
+	e->next = fds->lru.next;
+	e->prev = &fds->lru;
+	e->next->prev = e;
+	fds->lru.next = e;
+}
+
+/* Takes e out of the cache; frees it unless somebody still uses it (place_unpin then does). Returns the descriptor to close, or -1. */
+static int drop_locked(struct fds *fds, struct fdent *e)
+{
+	int fd = -1;
+	if (e->place)
+		e->place->fds[e->kind] = NULL;
+	e->place = NULL;
+	lru_remove(e);
+	fds->count--;
+	if (!e->pins) {
+		fd = e->fd;
+		free(e);
+	}
+	return fd;
+}
+
+void fds_destroy(struct fds *fds)
+{
+	while (fds->lru.next && fds->lru.next != &fds->lru) {
+		int fd = drop_locked(fds, fds->lru.next);
+		if (fd >= 0)
+			close(fd);
+	}
+	pthread_mutex_destroy(&fds->lock);
+}
+
+void place_close(struct overlay *ov, struct place *place)
+{
+	int fd[FD_KINDS];
+	pthread_mutex_lock(&ov->fds.lock);
+	for (int k = 0; k < FD_KINDS; k++)
+		fd[k] = place->fds[k] ? drop_locked(&ov->fds, place->fds[k]) : -1;
+	pthread_mutex_unlock(&ov->fds.lock);
+	for (int k = 0; k < FD_KINDS; k++)
+		if (fd[k] >= 0)
+			close(fd[k]);
+}
+
+static struct fdent *cached(struct overlay *ov, struct place *place, enum fd_kind kind)
+{
+	pthread_mutex_lock(&ov->fds.lock);
+	struct fdent *e = place->fds[kind];
+	if (e) {
+		e->pins++;
+		if (e->next) { /* a root's is on no list */
+			lru_remove(e);
+			lru_add(&ov->fds, e);
+		}
+	}
+	pthread_mutex_unlock(&ov->fds.lock);
+	return e;
+}
+
+/* Adds fd to the cache, pinned; another thread's for the same place wins. Evicts one where the cache is full. */
+static struct fdent *cache(struct overlay *ov, struct place *place, enum fd_kind kind, int fd)
+{
+	struct fdent *e = calloc(1, sizeof *e), *old;
+	int close_fd = -1;
+	if (!e) {
+		close(fd);
+		return NULL;
+	}
+	pthread_mutex_lock(&ov->fds.lock);
+	if ((old = place->fds[kind])) {
+		old->pins++;
+		free(e);
+		e = old;
+		close_fd = fd;
+	} else {
+		*e = (struct fdent){ .fd = fd, .pins = 1, .place = place, .kind = kind };
+		place->fds[kind] = e;
+		lru_add(&ov->fds, e);
+		if (++ov->fds.count > ov->fds.max) {
+			struct fdent *victim = ov->fds.lru.prev;
+			for (int tries = 0; victim != &ov->fds.lru && victim->pins && tries < 64; tries++)
+				victim = victim->prev;
+			if (victim != &ov->fds.lru && !victim->pins)
+				close_fd = drop_locked(&ov->fds, victim);
+		}
+	}
+	pthread_mutex_unlock(&ov->fds.lock);
+	if (close_fd >= 0)
+		close(close_fd);
+	return e;
+}
+
+int place_pin(struct overlay *ov, struct place *place, enum fd_kind kind, struct fdent **ent)
+{
+	static const int flags[FD_KINDS] = { [FD_PATH] = O_PATH, [FD_READ] = O_RDONLY | O_NONBLOCK, [FD_WRITE] = O_RDWR | O_NONBLOCK };
+	struct fdent *parent;
+	if ((*ent = cached(ov, place, kind)))
+		return 0;
+	int rc = place_pin(ov, place->parent, FD_PATH, &parent);
+	if (rc)
+		return rc;
+	/* reading must not move a lower's access times; O_NOATIME is for the owner and root alone */
+	int noatime = kind == FD_READ && place->layer != ov->layers ? O_NOATIME : 0;
+	int fd = open_beneath(parent->fd, place->name, flags[kind] | noatime);
+	if (fd == -EPERM && noatime)
+		fd = open_beneath(parent->fd, place->name, flags[kind]);
+	place_unpin(ov, parent);
+	if (fd < 0)
+		return fd;
+	*ent = cache(ov, place, kind, fd);
+	return *ent ? 0 : -ENOMEM;
+}
+
+void place_unpin(struct overlay *ov, struct fdent *ent)
+{
+	int fd = -1;
+	if (!ent)
+		return;
+	pthread_mutex_lock(&ov->fds.lock);
+	if (!--ent->pins && !ent->place) {
+		fd = ent->fd;
+		free(ent);
+	}
+	pthread_mutex_unlock(&ov->fds.lock);
+	if (fd >= 0)
+		close(fd);
+}
+
+int place_pin_parent(struct overlay *ov, struct place *place, struct fdent **ent, const char **name)
+{
+	*name = place->parent ? place->name : "";
+	return place_pin(ov, place->parent ? place->parent : place, FD_PATH, ent);
+}
+
+int place_statx(struct overlay *ov, struct place *place, struct statx *st)
+{
+	struct fdent *ent;
+	const char *name;
+	int rc = place_pin_parent(ov, place, &ent, &name);
+	if (rc)
+		return rc;
+	rc = statx_at(ent->fd, name, st);
+	place_unpin(ov, ent);
+	return rc;
+}

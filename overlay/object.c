@@ -1,0 +1,326 @@
+/* object.c: the table of objects in memory, bounded, found by id and by (parent, name). */
+#include "internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static size_t id_bucket(const struct table *t, const struct overlay_id *id)
+{
+	uint64_t h = id->ino * 0x9e3779b97f4a7c15u ^ id->gen ^ (uint64_t)id->layer << 56;
+	return (h ^ h >> 29) & (t->buckets - 1);
+}
+
+static size_t name_bucket(const struct table *t, const struct object *parent, const char *name)
+{
+	uint64_t h = (uintptr_t)parent >> 4;
+	for (; *name; name++)
+		h = (h ^ (uint8_t)*name) * 0x100000001b3u;
+	return (h ^ h >> 31) & (t->buckets - 1);
+}
+
+static bool same_id(const struct overlay_id *a, const struct overlay_id *b)
+{
+	return a->ino == b->ino && a->gen == b->gen && a->layer == b->layer;
+}
+
+int table_init(struct table *t, size_t max)
+{
+	pthread_mutex_init(&t->lock, NULL);
+	t->max = max;
+	for (t->buckets = 1024; t->buckets < max && t->buckets < 1u << 22; t->buckets *= 2)
+		;
+	t->by_id = calloc(t->buckets, sizeof *t->by_id);
+	t->by_name = calloc(t->buckets, sizeof *t->by_name);
+	t->clock.clock_next = t->clock.clock_prev = t->hand = &t->clock;
+	return t->by_id && t->by_name ? 0 : -ENOMEM;
+}
+
+struct object *object_get(struct object *o)
+{
+	atomic_fetch_add(&o->refs, 1);
+	return o;
+}
+
+
+static void unname_locked(struct table *t, struct object *o)
+{
+	if (!o->named)
+		return;
+	struct object **p = &t->by_name[name_bucket(t, o->parent, o->name)];
+	while (*p && *p != o)
+		p = &(*p)->name_next;
+	if (*p)
+		*p = o->name_next;
+	o->named = false;
+}
+
+static void name_locked(struct table *t, struct object *o)
+{
+	size_t b = name_bucket(t, o->parent, o->name);
+	o->name_next = t->by_name[b];
+	t->by_name[b] = o;
+	o->named = true;
+}
+
+static void unhash_locked(struct table *t, struct object *o)
+{
+	if (!o->hashed)
+		return;
+	unname_locked(t, o);
+	struct object **p = &t->by_id[id_bucket(t, &o->id)];
+	while (*p && *p != o)
+		p = &(*p)->id_next;
+	if (*p)
+		*p = o->id_next;
+	o->hashed = false;
+	if (t->hand == o)
+		t->hand = o->clock_next;
+	o->clock_prev->clock_next = o->clock_next;
+	o->clock_next->clock_prev = o->clock_prev;
+	t->count--;
+}
+
+/* The object is out of the table and nobody holds it. */
+static void object_free(struct overlay *ov, struct object *o)
+{
+	struct object *parent = o->parent;
+	if (o->type == S_IFDIR)
+		listing_forget(ov, o);
+	place_put(ov, o->upper);
+	for (size_t i = 0; i < o->nlower; i++)
+		place_put(ov, o->lower[i]);
+	free(o->lower);
+	free(o->lower_x);
+	free(o->name);
+	free(o->acl);
+	pthread_mutex_destroy(&o->copy_lock);
+	pthread_mutex_destroy(&o->dir_lock);
+	pthread_mutex_destroy(&o->lock);
+	free(o);
+	if (parent)
+		overlay_put(ov, parent);
+}
+
+void overlay_put(struct overlay *ov, struct object *o)
+{
+	if (!o)
+		return;
+	/* An object in the table stays there when its count falls to 0; one that left the table goes with its last user.
+	 * The lock is taken before the last reference goes, so that only one of eviction and this frees it. */
+	unsigned n = atomic_load(&o->refs);
+	while (n > 1)
+		if (atomic_compare_exchange_weak(&o->refs, &n, n - 1))
+			return;
+	pthread_mutex_lock(&ov->table.lock);
+	bool last = atomic_fetch_sub(&o->refs, 1) == 1 && !o->hashed;
+	pthread_mutex_unlock(&ov->table.lock);
+	if (last)
+		object_free(ov, o);
+}
+
+/* Second chance: takes one unused object out and returns it for object_free, or NULL. */
+static struct object *evict_locked(struct table *t)
+{
+	for (int i = 0; i < 256; i++) {
+		struct object *o = t->hand;
+		t->hand = o->clock_next;
+		if (o == &t->clock || atomic_load(&o->refs))
+			continue;
+		if (o->used) {
+			o->used = false;
+			continue;
+		}
+		unhash_locked(t, o);
+		return o;
+	}
+	return NULL;
+}
+
+static struct object *find_locked(struct table *t, const struct overlay_id *id)
+{
+	struct object *o = t->by_id[id_bucket(t, id)];
+	while (o && !same_id(&o->id, id))
+		o = o->id_next;
+	if (o) {
+		object_get(o);
+		o->used = true;
+	}
+	return o;
+}
+
+struct object *table_find(struct overlay *ov, const struct overlay_id *id)
+{
+	pthread_mutex_lock(&ov->table.lock);
+	struct object *o = find_locked(&ov->table, id);
+	pthread_mutex_unlock(&ov->table.lock);
+	return o;
+}
+
+struct object *table_find_name(struct overlay *ov, struct object *dir, const char *name)
+{
+	struct table *t = &ov->table;
+	pthread_mutex_lock(&t->lock);
+	struct object *o = t->by_name[name_bucket(t, dir, name)];
+	while (o && (o->parent != dir || strcmp(o->name, name)))
+		o = o->name_next;
+	if (o) {
+		object_get(o);
+		o->used = true;
+	}
+	pthread_mutex_unlock(&t->lock);
+	return o;
+}
+
+void found_free(struct overlay *ov, struct found *f)
+{
+	place_put(ov, f->upper);
+	for (size_t i = 0; i < f->nlower; i++)
+		place_put(ov, f->lower[i]);
+	free(f->lower);
+	free(f->lower_x);
+	memset(f, 0, sizeof *f);
+}
+
+static struct object *object_new(struct found *f, struct object *parent, const char *name)
+{
+	struct object *o = calloc(1, sizeof *o);
+	if (!o || (name && !(o->name = strdup(name)))) {
+		free(o);
+		return NULL;
+	}
+	pthread_mutex_init(&o->copy_lock, NULL);
+	pthread_mutex_init(&o->dir_lock, NULL);
+	pthread_mutex_init(&o->lock, NULL);
+	o->id = f->id;
+	o->type = f->st.stx_mode & S_IFMT;
+	o->real_ino = f->st.stx_ino;
+	o->metacopy = f->metacopy;
+	o->indexed = f->indexed;
+	o->upper = f->upper;
+	o->lower = f->lower;
+	o->lower_x = f->lower_x;
+	o->nlower = f->nlower;
+	o->parent = parent ? object_get(parent) : NULL;
+	o->used = true;
+	atomic_store(&o->refs, 1);
+	f->upper = NULL;
+	f->lower = NULL;
+	f->lower_x = NULL;
+	f->nlower = 0;
+	return o;
+}
+
+int object_from(struct overlay *ov, struct found *f, struct object *parent, const char *name, struct object **out)
+{
+	struct table *t = &ov->table;
+	struct object *victim = NULL, *old_parent = NULL;
+	pthread_mutex_lock(&t->lock);
+	struct object *o = find_locked(t, &f->id);
+	if (o && !o->named && o->parent && name) { /* its known name went (a hard link); this one will do */
+		char *copy = strdup(name);
+		if (copy) {
+			free(o->name);
+			o->name = copy;
+			old_parent = o->parent;
+			o->parent = object_get(parent);
+			name_locked(t, o);
+		}
+	}
+	if (!o && (o = object_new(f, parent, name))) {
+		size_t b = id_bucket(t, &o->id);
+		o->id_next = t->by_id[b];
+		t->by_id[b] = o;
+		o->hashed = true;
+		o->clock_prev = t->clock.clock_prev;
+		o->clock_next = &t->clock;
+		o->clock_prev->clock_next = o->clock_next->clock_prev = o;
+		if (name)
+			name_locked(t, o);
+		if (++t->count > t->max)
+			victim = evict_locked(t);
+	}
+	pthread_mutex_unlock(&t->lock);
+	if (victim)
+		object_free(ov, victim);
+	overlay_put(ov, old_parent);
+	*out = o;
+	return o ? 0 : -ENOMEM;
+}
+
+void object_unname(struct overlay *ov, struct object *o, struct object *parent, const char *name)
+{
+	pthread_mutex_lock(&ov->table.lock);
+	if (o->named && o->parent == parent && !strcmp(o->name, name))
+		unname_locked(&ov->table, o);
+	pthread_mutex_unlock(&ov->table.lock);
+}
+
+void object_rename(struct overlay *ov, struct object *o, struct object *parent, const char *name)
+{
+	char *copy = strdup(name);
+	struct object *old = NULL;
+	pthread_mutex_lock(&ov->table.lock);
+	unname_locked(&ov->table, o);
+	if (copy && o->hashed) {
+		free(o->name);
+		o->name = copy;
+		old = o->parent;
+		o->parent = object_get(parent);
+		name_locked(&ov->table, o);
+	} else {
+		free(copy);
+	}
+	pthread_mutex_unlock(&ov->table.lock);
+	overlay_put(ov, old);
+}
+
+void object_set_name(struct overlay *ov, struct object *o, const struct overlay_id *parent, const char *name)
+{
+	struct object *dir = table_find(ov, parent), *old = NULL;
+	char *copy = strdup(name);
+	if (dir && copy) {
+		pthread_mutex_lock(&ov->table.lock);
+		if (!o->named && o->hashed) {
+			free(o->name);
+			o->name = copy;
+			copy = NULL;
+			old = o->parent;
+			o->parent = object_get(dir);
+			name_locked(&ov->table, o);
+		}
+		pthread_mutex_unlock(&ov->table.lock);
+	}
+	free(copy);
+	overlay_put(ov, old);
+	overlay_put(ov, dir);
+}
+
+void object_kill(struct overlay *ov, struct object *o)
+{
+	pthread_mutex_lock(&o->lock);
+	o->dead = true;
+	pthread_mutex_unlock(&o->lock);
+	pthread_mutex_lock(&ov->table.lock);
+	unhash_locked(&ov->table, o);
+	pthread_mutex_unlock(&ov->table.lock);
+}
+
+void table_destroy(struct overlay *ov, struct table *t)
+{
+	if (!t->clock.clock_next)
+		return;
+	struct object *list = NULL, *o;
+	while ((o = t->clock.clock_next) != &t->clock) {
+		unhash_locked(t, o);
+		object_get(o); /* the list's own, so that a parent outlives its children's turn */
+		o->id_next = list;
+		list = o;
+	}
+	while ((o = list)) {
+		list = o->id_next;
+		overlay_put(ov, o);
+	}
+	free(t->by_id);
+	free(t->by_name);
+	pthread_mutex_destroy(&t->lock);
+}

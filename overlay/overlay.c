@@ -1,0 +1,351 @@
+/* overlay.c: opens and closes an overlay: checks the layers, prepares the work directory, gives layers their numbers. */
+#include "internal.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+enum { DEFAULT_OBJECTS = 1 << 20, MAX_LOWERS = 500, ROOT_LAYER = 0xffff };
+
+void ov_log(struct overlay *ov, int level, const char *fmt, ...)
+{
+	char line[512];
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof line, fmt, ap);
+	va_end(ap);
+	if (ov->config.log)
+		ov->config.log(level, "%s", line);
+}
+
+static int fail(char *err, size_t errlen, int rc, const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(err, errlen, fmt, ap);
+	va_end(ap);
+	return rc;
+}
+
+static bool is_below(const char *a, const char *b) /* a is b or below it */
+{
+	size_t n = strlen(b);
+	return !strncmp(a, b, n) && (a[n] == '/' || !a[n] || (n && b[n - 1] == '/'));
+}
+
+static int check_layer(const char *path, char real[PATH_MAX], char *err, size_t errlen)
+{
+	struct stat st;
+	if (*path != '/')
+		return fail(err, errlen, -EINVAL, "layer %s: must be an absolute path, like /%s", path, path);
+	if (stat(path, &st) || !realpath(path, real))
+		return fail(err, errlen, -errno, "layer %s: %s", path, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return fail(err, errlen, -ENOTDIR, "layer %s: is not a directory; each layer must be one", path);
+	return 0;
+}
+
+/* Everything that can be wrong with the configuration, before anything is touched. */
+static int check_config(const struct overlay_config *c, char *err, size_t errlen)
+{
+	size_t n = 0;
+	char(*real)[PATH_MAX] = calloc(c->nlowers + 2, PATH_MAX);
+	int rc = 0;
+	if (!real)
+		return fail(err, errlen, -ENOMEM, "out of memory");
+	if (!c->nlowers && !c->upper)
+		rc = fail(err, errlen, -EINVAL, "no layer given: name at least one with --lower DIR or --upper DIR");
+	if (c->nlowers > MAX_LOWERS)
+		rc = fail(err, errlen, -EINVAL, "%zu lower layers given; at most %d are possible", c->nlowers, MAX_LOWERS);
+	if (!rc && c->work && !c->upper)
+		rc = fail(err, errlen, -EINVAL, "a work directory needs an upper layer: add --upper DIR or leave out --work");
+	if (!rc && c->upper)
+		rc = check_layer(c->upper, real[n++], err, errlen);
+	for (size_t i = 0; !rc && i < c->nlowers; i++)
+		rc = check_layer(c->lowers[i], real[n++], err, errlen);
+	if (!rc && c->work)
+		rc = check_layer(c->work, real[n++], err, errlen);
+	for (size_t i = 0; !rc && i < n; i++)
+		for (size_t j = 0; !rc && j < n; j++)
+			if (i != j && is_below(real[i], real[j]))
+				rc = strcmp(real[i], real[j]) ? fail(err, errlen, -EINVAL, "%s lies inside %s: layers must not be nested", real[i], real[j])
+							      : fail(err, errlen, -EINVAL, "%s is used twice: each layer may stand once", real[i]);
+	if (!rc && c->work) {
+		struct stat u, w;
+		if (!stat(c->upper, &u) && !stat(c->work, &w) && u.st_dev != w.st_dev)
+			rc = fail(err, errlen, -EXDEV, "upper %s and work %s are on different file systems: put the work directory beside the upper", c->upper, c->work);
+	}
+	free(real);
+	return rc;
+}
+
+static int open_dir_at(int base, const char *name)
+{
+	if (mkdirat(base, name, 0700) && errno != EEXIST)
+		return -errno;
+	return open_beneath(base, name, O_RDONLY | O_DIRECTORY);
+}
+
+/* overlayfs leaves a note where a work directory must not be used again; anything unknown under incompat/ is refused. */
+static int check_incompat(int base, char *err, size_t errlen)
+{
+	int fd = open_beneath(base, "work/incompat", O_RDONLY | O_DIRECTORY);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	int rc = 0;
+	for (struct dirent *e; d && !rc && (e = readdir(d));)
+		if (*e->d_name != '.')
+			rc = fail(err, errlen, -EINVAL, "the work directory says work/incompat/%s: %s", e->d_name,
+				  strcmp(e->d_name, "volatile") ? "a feature that overnfsd does not know" : "a volatile mount crashed here; its upper can't be trusted");
+	if (d)
+		closedir(d);
+	return rc;
+}
+
+static int open_work(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
+{
+	struct stat st;
+	ov->reserved_dir = !c->work;
+	ov->base_fd = c->work ? open(c->work, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : open_dir_at(ov->layers[0].root->fds[FD_READ]->fd, ".overnfsd");
+	if (ov->base_fd < 0)
+		return fail(err, errlen, -EINVAL, "work directory: %s", strerror(c->work ? errno : -ov->base_fd));
+	int rc = check_incompat(ov->base_fd, err, errlen);
+	if (rc)
+		return rc;
+	ov->work_fd = open_dir_at(ov->base_fd, "work");
+	ov->map_fd = open_dir_at(ov->base_fd, "overnfsd");
+	if (ov->work_fd < 0 || ov->map_fd < 0)
+		return fail(err, errlen, ov->work_fd < 0 ? ov->work_fd : ov->map_fd, "work directory: can't be written: %s",
+			    strerror(ov->work_fd < 0 ? -ov->work_fd : -ov->map_fd));
+	rc = work_clean(ov->work_fd);
+	if (rc)
+		return fail(err, errlen, rc, "work directory: can't be emptied: %s", strerror(-rc));
+	if (!fstatat(ov->base_fd, "index", &st, 0)) {
+		char path[64], e[256];
+		snprintf(path, sizeof path, "/proc/self/fd/%d/index", ov->base_fd);
+		ov->has_index = !layer_open(ov, &ov->index_layer, path, e, sizeof e);
+	}
+	return 0;
+}
+
+static bool can_use_trusted(int fd)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/self/fd/%d/.", fd);
+	if (lsetxattr(path, "trusted.overlay.overnfsd.probe", "", 0, 0))
+		return false;
+	lremovexattr(path, "trusted.overlay.overnfsd.probe");
+	return true;
+}
+
+static int number_layers(struct overlay *ov, char *err, size_t errlen)
+{
+	for (size_t i = 0; i < ov->nlayers; i++) {
+		struct layer *l = &ov->layers[i];
+		struct statx st;
+		uint64_t gen = 0;
+		int rc = place_statx(ov, l->root, &st);
+		if (!rc)
+			rc = inode_generation(l, l->root->fds[FD_READ]->fd, "", &st, &gen);
+		if (!rc && ov->map)
+			rc = map_layer(ov->map, l->path, st.stx_ino, gen, &l->number);
+		else
+			l->number = (uint32_t)(ov->nlayers - i); /* no state: counted from the bottom, so that one more on top changes nothing */
+		if (rc)
+			return fail(err, errlen, rc, "layer %s: %s", l->path, strerror(-rc));
+	}
+	return 0;
+}
+
+/* Without an upper there is no place for a key: it is made from what only this machine knows, so that it is the same after a restart. */
+static void stateless_key(uint8_t key[16])
+{
+	char id[64] = "";
+	int fd = open("/etc/machine-id", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		ssize_t n = read(fd, id, sizeof id - 1);
+		id[n > 0 ? n : 0] = 0;
+		close(fd);
+	}
+	crypto_generichash(key, 16, (const uint8_t *)id, strlen(id), (const uint8_t *)"overnfsd handles", 16);
+}
+
+static int make_identity(struct overlay *ov, const struct overlay_config *c)
+{
+	int rc = 0;
+	if (c->key)
+		memcpy(ov->key, c->key, 16);
+	else if (ov->map)
+		rc = map_key(ov->map, ov->key);
+	else
+		stateless_key(ov->key);
+	uint8_t hash[16];
+	crypto_generichash(hash, sizeof hash, (const uint8_t *)ov->name, strlen(ov->name), ov->key, 16);
+	memcpy(&ov->fsid, hash, 8);
+	return rc;
+}
+
+static int open_layers(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
+{
+	int rc = 0;
+	ov->layers = calloc(c->nlowers + 1, sizeof *ov->layers);
+	if (!ov->layers)
+		return fail(err, errlen, -ENOMEM, "out of memory");
+	ov->has_upper = c->upper;
+	if (c->upper)
+		rc = layer_open(ov, &ov->layers[ov->nlayers++], c->upper, err, errlen);
+	for (size_t i = 0; !rc && i < c->nlowers; i++)
+		rc = layer_open(ov, &ov->layers[ov->nlayers++], c->lowers[i], err, errlen);
+	return rc;
+}
+
+static size_t default_fds(void)
+{
+	struct rlimit rl = { 1024, 1024 };
+	getrlimit(RLIMIT_NOFILE, &rl);
+	size_t half = rl.rlim_cur / 2;
+	return half < 65536 ? half : 65536;
+}
+
+static int start(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
+{
+	int rc = open_layers(ov, c, err, errlen);
+	if (rc)
+		return rc;
+	ov->privileged = geteuid() == 0;
+	int top = ov->layers[0].root->fds[FD_READ]->fd;
+	bool trusted = !c->userxattr && ov->privileged && (!ov->has_upper || c->read_only || can_use_trusted(top));
+	ov->prefix = trusted ? "trusted.overlay." : "user.overlay.";
+	ov->writable = ov->has_upper && !c->read_only;
+	if (ov->has_upper) {
+		rc = open_work(ov, c, err, errlen);
+		if (!rc && (rc = map_open(ov->map_fd, c->log, &ov->map)))
+			fail(err, errlen, rc, "the handle map can't be opened: %s", strerror(-rc));
+	}
+	if (!rc)
+		rc = number_layers(ov, err, errlen);
+	if (!rc && (rc = make_identity(ov, c)))
+		fail(err, errlen, rc, "the handle map: %s", strerror(-rc));
+	if (!rc && (rc = merge_root(ov, &ov->root)))
+		fail(err, errlen, rc, "the root can't be read: %s", strerror(-rc));
+	return rc;
+}
+
+int overlay_open(const struct overlay_config *c, struct overlay **out, char *err, size_t errlen)
+{
+	struct overlay *ov;
+	uint64_t verifier;
+	if (sodium_init() < 0)
+		return fail(err, errlen, -EIO, "libsodium can't be started");
+	int rc = check_config(c, err, errlen);
+	if (rc)
+		return rc;
+	if (!(ov = calloc(1, sizeof *ov)) || !(ov->name = strdup(c->name ? c->name : "/"))) {
+		free(ov);
+		return fail(err, errlen, -ENOMEM, "out of memory");
+	}
+	ov->config = *c;
+	ov->base_fd = ov->work_fd = ov->map_fd = -1;
+	randombytes_buf(&verifier, sizeof verifier);
+	atomic_store(&ov->verifier, verifier);
+	pthread_rwlock_init(&ov->rename_lock, NULL);
+	pthread_mutex_init(&ov->index_lock, NULL);
+	pthread_mutex_init(&ov->listings_lock, NULL);
+	fds_init(&ov->fds, c->max_fds ? c->max_fds : default_fds());
+	rc = table_init(&ov->table, c->max_objects ? c->max_objects : DEFAULT_OBJECTS);
+	if (rc)
+		fail(err, errlen, rc, "out of memory");
+	else
+		rc = start(ov, c, err, errlen);
+	if (rc) {
+		overlay_close(ov);
+		return rc;
+	}
+	*out = ov;
+	return 0;
+}
+
+void overlay_close(struct overlay *ov)
+{
+	overlay_put(ov, ov->root);
+	table_destroy(ov, &ov->table);
+	fds_destroy(&ov->fds);
+	if (ov->has_index)
+		layer_close(ov, &ov->index_layer);
+	for (size_t i = 0; i < ov->nlayers; i++)
+		layer_close(ov, &ov->layers[i]);
+	if (ov->map)
+		map_close(ov->map);
+	int fd[] = { ov->base_fd, ov->work_fd, ov->map_fd };
+	for (int i = 0; i < 3; i++)
+		if (fd[i] >= 0)
+			close(fd[i]);
+	pthread_rwlock_destroy(&ov->rename_lock);
+	pthread_mutex_destroy(&ov->index_lock);
+	pthread_mutex_destroy(&ov->listings_lock);
+	free(ov->layers);
+	free(ov->name);
+	free(ov);
+}
+
+struct object *overlay_root(struct overlay *ov)
+{
+	return object_get(ov->root);
+}
+
+const struct overlay_id *overlay_id(const struct object *o)
+{
+	return &o->id;
+}
+
+mode_t overlay_type(const struct object *o)
+{
+	return o->type;
+}
+
+const uint8_t *overlay_key(const struct overlay *ov)
+{
+	return ov->key;
+}
+
+uint64_t overlay_fsid(const struct overlay *ov)
+{
+	return ov->fsid;
+}
+
+uint64_t overlay_verifier(const struct overlay *ov)
+{
+	return atomic_load(&((struct overlay *)ov)->verifier);
+}
+
+bool overlay_is_read_only(const struct overlay *ov)
+{
+	return !ov->writable;
+}
+
+int overlay_statfs(struct overlay *ov, struct overlay_statfs *st)
+{
+	struct statvfs v;
+	if (fstatvfs(ov->layers[0].root->fds[FD_READ]->fd, &v))
+		return -errno;
+	*st = (struct overlay_statfs){ .tbytes = (uint64_t)v.f_blocks * v.f_frsize, .fbytes = (uint64_t)v.f_bfree * v.f_frsize,
+				       .abytes = (uint64_t)v.f_bavail * v.f_frsize, .tfiles = v.f_files, .ffiles = v.f_ffree, .afiles = v.f_favail };
+	return 0;
+}
+
+int overlay_pathconf(struct overlay *ov, struct object *o, uint32_t *linkmax, uint32_t *name_max)
+{
+	(void)o;
+	long n = fpathconf(ov->layers[0].root->fds[FD_READ]->fd, _PC_LINK_MAX);
+	*linkmax = n > 0 ? (uint32_t)n : 32000;
+	*name_max = 255;
+	return 0;
+}

@@ -1,0 +1,133 @@
+/* remove.c: names that go. A whiteout is made only where a lower layer would show the name. */
+#include "internal.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Write permission on the directory, and in a sticky one ownership of it or of the object. */
+int may_remove(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, struct object *o)
+{
+	struct overlay_attr d, a;
+	int rc = require(ov, cred, dir, OVERLAY_WRITE | OVERLAY_EXEC);
+	if (rc || !cred->uid)
+		return rc;
+	rc = attr_get(ov, dir, &d) ?: attr_get(ov, o, &a);
+	if (!rc && d.mode & S_ISVTX && cred->uid != d.uid && cred->uid != a.uid)
+		rc = -EPERM;
+	return rc;
+}
+
+/* The name is gone from the tree: what is left of its object? */
+void name_is_gone(struct overlay *ov, struct object *o, struct object *dir, const char *name, bool last)
+{
+	map_del_place(ov->map, &o->id, &dir->id, name);
+	object_unname(ov, o, dir, name);
+	if (last) {
+		object_kill(ov, o);
+		map_del_object(ov->map, &o->id);
+	} else {
+		object_lose(ov, o, dir, name);
+	}
+}
+
+static int remove_locked(struct overlay *ov, struct object *dir, const char *name, struct object *o, const struct found *f)
+{
+	struct fdent *parent;
+	struct overlay_attr a;
+	bool is_dir = o->type == S_IFDIR;
+	int rc = attr_get(ov, o, &a);
+	if (!rc)
+		rc = place_pin(ov, dir->upper, FD_PATH, &parent);
+	if (rc)
+		return rc;
+	if (o->indexed && o->upper)
+		rc = nlink_adjust(ov, o, f->name_in_upper ? 0 : -1);
+	if (rc)
+		goto out;
+	if (f->name_below || !f->name_in_upper) {
+		rc = whiteout_name(ov, parent->fd, name, f->name_in_upper);
+	} else if (is_dir && unlinkat(parent->fd, name, AT_REMOVEDIR)) {
+		rc = -errno;
+		if (rc == -ENOTEMPTY || rc == -EEXIST) { /* whiteouts that hide nothing more: they go with it */
+			char temp[24];
+			work_name(ov, temp);
+			rc = renameat2(parent->fd, name, ov->work_fd, temp, RENAME_NOREPLACE) ? -errno : 0;
+			if (!rc)
+				work_remove(ov, temp);
+		}
+	} else if (!is_dir && unlinkat(parent->fd, name, 0)) {
+		rc = -errno;
+	}
+	if (rc)
+		goto out;
+	bool last = is_dir || a.nlink <= 1;
+	if (last && o->indexed && o->upper && o->upper->layer == &ov->index_layer)
+		unlinkat(ov->index_layer.root->fds[FD_PATH]->fd, o->upper->name, 0);
+	name_is_gone(ov, o, dir, name, last);
+	attr_forget(o);
+out:
+	place_unpin(ov, parent);
+	return rc;
+}
+
+static int remove_name(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, const char *name, bool want_dir,
+		       struct overlay_wcc *wcc)
+{
+	struct found f = { 0 };
+	struct object *o = NULL;
+	memset(wcc, 0, sizeof *wcc);
+	int rc = check_name(ov, dir, name);
+	if (!rc && !ov->writable)
+		rc = -EROFS;
+	if (!rc)
+		rc = overlay_lookup(ov, cred, dir, name, &o, NULL);
+	if (!rc && want_dir != (o->type == S_IFDIR))
+		rc = want_dir ? -ENOTDIR : -EISDIR;
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	if (!rc)
+		rc = may_remove(ov, cred, dir, o);
+	pthread_rwlock_unlock(&ov->rename_lock);
+	if (!rc)
+		rc = copy_up(ov, dir, false);
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	pthread_mutex_lock(&dir->dir_lock);
+	wcc_before(ov, dir, wcc);
+	overlay_put(ov, o);
+	o = NULL;
+	if (!rc)
+		rc = dir->dead ? -ESTALE : lookup_locked(ov, dir, name, &o); /* again, now that nobody can change it */
+	if (!rc && want_dir != (o->type == S_IFDIR))
+		rc = want_dir ? -ENOTDIR : -EISDIR;
+	if (!rc)
+		rc = merge_name(ov, dir, name, &f);
+	if (!rc) {
+		if (want_dir)
+			pthread_mutex_lock(&o->dir_lock); /* nobody adds a name while it goes */
+		if (want_dir)
+			rc = directory_is_empty(ov, o);
+		if (!rc)
+			rc = remove_locked(ov, dir, name, o, &f);
+		if (want_dir)
+			pthread_mutex_unlock(&o->dir_lock);
+	}
+	wcc_after(ov, dir, wcc);
+	pthread_mutex_unlock(&dir->dir_lock);
+	pthread_rwlock_unlock(&ov->rename_lock);
+	found_free(ov, &f);
+	overlay_put(ov, o);
+	return rc ? rc : sync_dirs(ov, dir, NULL);
+}
+
+int overlay_remove(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, const char *name,
+		   struct overlay_wcc *wcc)
+{
+	return remove_name(ov, cred, dir, name, false, wcc);
+}
+
+int overlay_rmdir(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, const char *name,
+		  struct overlay_wcc *wcc)
+{
+	return remove_name(ov, cred, dir, name, true, wcc);
+}

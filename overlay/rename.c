@@ -1,0 +1,241 @@
+/* rename.c: one rename in the upper, with the redirect, opaque mark or whiteout that keeps the merged tree right (Linux: ovl_rename()). */
+#include "internal.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The path of a place from its layer's root, "/a/b"; malloc'ed. */
+static char *place_path(const struct place *p)
+{
+	char *path = strdup("");
+	for (; path && p->parent; p = p->parent) {
+		char *longer = NULL;
+		if (asprintf(&longer, "/%s%s", p->name, path) < 0)
+			longer = NULL;
+		free(path);
+		path = longer;
+	}
+	return path;
+}
+
+/* A directory that merges with lowers takes the way to them along; a pure one must not merge at its new place. Before the move: a crash
+ * between leaves a redirect to where it is anyway, or an opaque mark that hides nothing. */
+static int mark_directory(struct overlay *ov, struct object *o, int dirfd, const char *name, bool same_parent, bool below_new)
+{
+	int rc = 0;
+	if (o->nlower) {
+		char *path = place_path(o->lower[0]);
+		if (!path)
+			return -ENOMEM;
+		bool bare = same_parent && o->parent && o->parent->nlower && o->lower[0]->parent == o->parent->lower[0];
+		const char *value = bare ? strrchr(path, '/') + 1 : path;
+		char old[4096];
+		ssize_t n = format_getxattr(ov, dirfd, name, "redirect", old, sizeof old);
+		if (n < 0 || n > 0) /* always the whole way: right wherever it is moved to */
+			rc = format_setxattr(ov, dirfd, name, "redirect", value, strlen(value));
+		free(path);
+	} else if (below_new) {
+		rc = format_setxattr(ov, dirfd, name, "opaque", "y", 1);
+	}
+	return rc;
+}
+
+struct moving {
+	struct object *from, *to, *o, *target; /* target: what newname was, or NULL */
+	const char *oldname, *newname;
+	struct found f, t;
+	struct fdent *from_fd, *to_fd;
+};
+
+static bool is_ancestor(struct object *o, struct object *of)
+{
+	for (; of; of = of->parent)
+		if (of == o)
+			return true;
+	return false;
+}
+
+static int check(struct overlay *ov, const struct overlay_cred *cred, struct moving *m)
+{
+	int rc = may_remove(ov, cred, m->from, m->o);
+	if (!rc)
+		rc = require(ov, cred, m->to, OVERLAY_WRITE | OVERLAY_EXEC);
+	if (!rc && m->target)
+		rc = may_remove(ov, cred, m->to, m->target);
+	if (!rc && m->o->type == S_IFDIR && m->from != m->to)
+		rc = cred->uid ? require(ov, cred, m->o, OVERLAY_WRITE) : 0; /* its ".." changes */
+	if (rc)
+		return rc;
+	if (m->o->type == S_IFDIR && is_ancestor(m->o, m->to))
+		return -EINVAL;
+	if (!m->target)
+		return 0;
+	if (m->o->type == S_IFDIR && m->target->type != S_IFDIR)
+		return -ENOTDIR;
+	if (m->o->type != S_IFDIR && m->target->type == S_IFDIR)
+		return -EISDIR;
+	if (is_ancestor(m->target, m->from))
+		return -ENOTEMPTY;
+	return m->target->type == S_IFDIR ? directory_is_empty(ov, m->target) : 0;
+}
+
+/* Replaces an empty merged directory in the upper by a really empty, opaque one, which a rename can go over. */
+static int clear_target(struct overlay *ov, struct moving *m)
+{
+	char temp[24];
+	struct statx st;
+	work_name(ov, temp);
+	int rc = statx_at(m->to_fd->fd, m->newname, &st);
+	if (!rc && mkdirat(ov->work_fd, temp, st.stx_mode & 07777))
+		rc = -errno;
+	if (!rc && m->t.name_below)
+		rc = format_setxattr(ov, ov->work_fd, temp, "opaque", "y", 1);
+	if (!rc && renameat2(ov->work_fd, temp, m->to_fd->fd, m->newname, RENAME_EXCHANGE))
+		rc = -errno;
+	work_remove(ov, temp);
+	return rc;
+}
+
+static int move_locked(struct overlay *ov, struct moving *m)
+{
+	bool is_dir = m->o->type == S_IFDIR, whiteout = m->f.name_below || !m->f.name_in_upper;
+	struct overlay_attr target;
+	int rc = m->target ? attr_get(ov, m->target, &target) : 0;
+	if (!rc && !m->f.name_in_upper) /* an indexed file: this name was still the lower's */
+		rc = link_into(ov, m->o, m->from_fd->fd, m->oldname, false);
+	if (!rc && is_dir)
+		rc = mark_directory(ov, m->o, m->from_fd->fd, m->oldname, m->from == m->to, m->t.name_below);
+	if (!rc && m->target && m->target->indexed && m->target->upper)
+		rc = nlink_adjust(ov, m->target, m->t.name_in_upper ? 0 : -1);
+	if (!rc && m->t.name_in_upper && is_dir)
+		rc = clear_target(ov, m);
+	if (rc)
+		return rc;
+	if (is_dir && m->t.upper_whiteout) { /* a directory can't go over a whiteout, but change places with it */
+		if (renameat2(m->from_fd->fd, m->oldname, m->to_fd->fd, m->newname, RENAME_EXCHANGE))
+			return -errno;
+		if (!whiteout && unlinkat(m->from_fd->fd, m->oldname, 0))
+			ov_log(ov, 4, "a whiteout that hides nothing stays at %s: %s", m->oldname, strerror(errno));
+	} else if (renameat2(m->from_fd->fd, m->oldname, m->to_fd->fd, m->newname, whiteout ? RENAME_WHITEOUT : 0)) {
+		return -errno;
+	}
+	if (m->target)
+		name_is_gone(ov, m->target, m->to, m->newname, is_dir || target.nlink <= 1);
+	return 0;
+}
+
+/* The tables follow the disk. */
+static void follow(struct overlay *ov, struct moving *m)
+{
+	struct object *o = m->o;
+	if (o->upper && o->upper->layer != &ov->index_layer && o->upper->parent == m->from->upper && !strcmp(o->upper->name, m->oldname)) {
+		char *name = strdup(m->newname);
+		if (name)
+			place_move(ov, o->upper, m->to->upper, name);
+	}
+	object_rename(ov, o, m->to, m->newname);
+	map_put_place(ov->map, &o->id, &m->to->id, m->newname);
+	map_del_place(ov->map, &o->id, &m->from->id, m->oldname);
+	char y;
+	if (format_getxattr(ov, m->to_fd->fd, "", "impure", &y, 1) < 0)
+		format_setxattr(ov, m->to_fd->fd, "", "impure", "y", 1);
+	attr_forget(o);
+	attr_forget(m->from);
+	attr_forget(m->to);
+}
+
+static int rename_locked(struct overlay *ov, const struct overlay_cred *cred, struct moving *m)
+{
+	if (m->from->dead || m->to->dead)
+		return -ESTALE;
+	int rc = merge_name(ov, m->from, m->oldname, &m->f);
+	if (!rc)
+		rc = lookup_locked(ov, m->from, m->oldname, &m->o);
+	if (rc)
+		return rc;
+	rc = merge_name(ov, m->to, m->newname, &m->t);
+	if (!rc)
+		rc = lookup_locked(ov, m->to, m->newname, &m->target);
+	if (rc == -ENOENT)
+		rc = 0;
+	if (rc || m->o == m->target)
+		return rc; /* the same object: nothing changes */
+	rc = check(ov, cred, m);
+	if (rc)
+		return rc;
+	if (!m->o->upper || !m->from->upper || !m->to->upper || m->o->metacopy)
+		return -EAGAIN; /* not copied up (any more: another object came under the name) */
+	rc = place_pin(ov, m->from->upper, FD_PATH, &m->from_fd);
+	if (!rc)
+		rc = place_pin(ov, m->to->upper, FD_PATH, &m->to_fd);
+	if (!rc)
+		rc = move_locked(ov, m);
+	if (!rc)
+		follow(ov, m);
+	return rc;
+}
+
+static void moving_end(struct overlay *ov, struct moving *m)
+{
+	overlay_put(ov, m->o);
+	overlay_put(ov, m->target);
+	found_free(ov, &m->f);
+	found_free(ov, &m->t);
+	place_unpin(ov, m->from_fd);
+	place_unpin(ov, m->to_fd);
+	m->o = m->target = NULL;
+	m->from_fd = m->to_fd = NULL;
+}
+
+/* All that will be changed must be in the upper before the exclusive lock is taken: copying takes long. */
+static int prepare(struct overlay *ov, const struct overlay_cred *cred, struct moving *m)
+{
+	struct object *o;
+	int rc = overlay_lookup(ov, cred, m->from, m->oldname, &o, NULL);
+	if (rc)
+		return rc;
+	int may = overlay_permitted(ov, cred, m->from, OVERLAY_WRITE | OVERLAY_EXEC);
+	int may_to = overlay_permitted(ov, cred, m->to, OVERLAY_WRITE | OVERLAY_EXEC);
+	rc = may < 0 ? may : may_to < 0 ? may_to : may != 3 || may_to != 3 ? -EACCES : 0;
+	if (!rc)
+		rc = copy_up(ov, m->from, false);
+	if (!rc)
+		rc = copy_up(ov, m->to, false);
+	if (!rc)
+		rc = copy_up(ov, o, true);
+	overlay_put(ov, o);
+	return rc;
+}
+
+int overlay_rename(struct overlay *ov, const struct overlay_cred *cred, struct object *from, const char *oldname,
+		   struct object *to, const char *newname, struct overlay_wcc *from_wcc, struct overlay_wcc *to_wcc)
+{
+	struct moving m = { .from = from, .to = to, .oldname = oldname, .newname = newname };
+	memset(from_wcc, 0, sizeof *from_wcc);
+	memset(to_wcc, 0, sizeof *to_wcc);
+	int rc = check_name(ov, from, oldname);
+	if (!rc)
+		rc = check_name(ov, to, newname);
+	if (!rc && !ov->writable)
+		rc = -EROFS;
+	for (int tries = 0; !rc && tries < 8; tries++) {
+		rc = prepare(ov, cred, &m);
+		if (rc)
+			break;
+		pthread_rwlock_wrlock(&ov->rename_lock);
+		wcc_before(ov, from, from_wcc);
+		wcc_before(ov, to, to_wcc);
+		rc = rename_locked(ov, cred, &m);
+		wcc_after(ov, from, from_wcc);
+		wcc_after(ov, to, to_wcc);
+		pthread_rwlock_unlock(&ov->rename_lock);
+		moving_end(ov, &m);
+		if (rc != -EAGAIN)
+			break;
+		rc = 0;
+	}
+	return rc ? rc : sync_dirs(ov, from, to);
+}

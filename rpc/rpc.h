@@ -1,0 +1,70 @@
+/*
+ * rpc.h: ONC RPC (RFC 5531) over TCP and UDP, all that the rest of the daemon sees of it.
+ * Knows no NFS. Failing functions return a negative errno.
+ */
+#ifndef OVERNFSD_RPC_H
+#define OVERNFSD_RPC_H
+
+#include <rpc/types.h>
+#include <rpc/xdr.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+struct rpc_server;
+
+/* One call, as the handler sees it. Valid until the handler returns. */
+struct rpc_call {
+	uint32_t xid, prog, vers, proc;
+	uint32_t flavor; /* AUTH_NONE or AUTH_SYS */
+	uint32_t uid, gid, ngroups, groups[16]; /* AUTH_SYS; 65534 for AUTH_NONE */
+	char machine[256];
+	struct sockaddr_storage peer; /* IPv4-mapped addresses come as AF_INET */
+	bool udp;
+	void *user; /* rpc_program.user */
+};
+
+/* A procedure. run() gets zeroed space for res, and args decoded into zeroed space; what
+ * args hold is freed after it with xdr_free, then (after encoding) free_res(res) if not NULL. */
+struct rpc_proc {
+	const char *name; /* NULL: PROC_UNAVAIL */
+	xdrproc_t xdr_args, xdr_res;
+	size_t args_size, res_size; /* bytes */
+	void (*run)(struct rpc_call *call, void *args, void *res);
+	void (*free_res)(void *res);
+	bool non_idempotent; /* answered from the reply cache when it comes again */
+	/* Optional shortcut for the hottest calls, tried first: decodes the len bytes of arguments at args itself and writes
+	 * the encoded results at out (room bytes). Returns their length, or -1 to be served the ordinary way (it must then have changed nothing). */
+	long (*fast)(struct rpc_call *call, const uint8_t *args, size_t len, uint8_t *out, size_t room);
+};
+
+struct rpc_program {
+	uint32_t prog, vers_low, vers_high; /* served with the same table */
+	const struct rpc_proc *procs;
+	uint32_t nprocs;
+	void *user;
+};
+
+struct rpc_config {
+	int threads; /* the most workers; 0: a default */
+	size_t max_record; /* bytes of one call; a longer one closes its connection */
+	size_t max_connections; /* 0: a default under RLIMIT_NOFILE */
+	size_t drc_entries; /* reply cache size; 0: a default */
+	bool (*allow)(const struct sockaddr_storage *peer); /* NULL: everybody; false closes or ignores */
+	void (*log)(int level, const char *fmt, ...);
+};
+
+int rpc_server_create(const struct rpc_config *config, struct rpc_server **server);
+int rpc_server_add(struct rpc_server *server, const struct rpc_program *program); /* before start; program is kept by reference */
+/* Listens on TCP and UDP at address (numeric, v4 or v6) and port (0: any; the port got is stored in *port). The programs all answer on every port. */
+int rpc_server_listen(struct rpc_server *server, const char *address, uint16_t *port, char *err, size_t errlen);
+/* Tells rpcbind that prog/vers is on port (TCP and UDP). Never fatal: 0 or -errno. rpc_server_stop unregisters. */
+int rpc_server_register(struct rpc_server *server, uint32_t prog, uint32_t vers, uint16_t port);
+int rpc_server_start(struct rpc_server *server); /* starts the workers and returns */
+/* Stops listening, finishes calls in flight, sends their replies, joins the workers, frees. */
+void rpc_server_stop(struct rpc_server *server);
+/* Called by a handler's thread before it waits for a disk: another worker takes over its connections. Cheap when called again in one call; no-op on other threads. */
+void rpc_blocking(void);
+
+#endif
