@@ -1,0 +1,335 @@
+/* The engine by itself: what a merged tree shows, and what changes leave on disk. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "overlay.h"
+
+struct stack {
+	char dir[64], upper[96], lower1[96], lower2[96], work[96];
+	struct overlay *ov;
+	struct object *root;
+};
+
+static const struct overlay_cred root_cred;
+
+static void sh(const char *dir, const char *script)
+{
+	char cmd[4096];
+	snprintf(cmd, sizeof cmd, "set -e; cd %s; %s", dir, script);
+	assert_int_equal(system(cmd), 0);
+}
+
+static void start(struct stack *s)
+{
+	const char *lowers[] = { s->lower1, s->lower2 };
+	struct overlay_config c = { .lowers = lowers, .nlowers = 2, .upper = s->upper, .work = s->work, .name = "/overlay" };
+	char err[256] = "";
+	int rc = overlay_open(&c, &s->ov, err, sizeof err);
+	if (rc)
+		fail_msg("overlay_open: %s", err);
+	s->root = overlay_root(s->ov);
+}
+
+static void stop(struct stack *s)
+{
+	overlay_put(s->ov, s->root);
+	overlay_close(s->ov);
+}
+
+static int setup(void **state)
+{
+	struct stack *s = calloc(1, sizeof *s);
+	strcpy(s->dir, "/tmp/overnfsd-unit-XXXXXX");
+	assert_non_null(mkdtemp(s->dir));
+	snprintf(s->upper, sizeof s->upper, "%s/upper", s->dir);
+	snprintf(s->lower1, sizeof s->lower1, "%s/lower1", s->dir);
+	snprintf(s->lower2, sizeof s->lower2, "%s/lower2", s->dir);
+	snprintf(s->work, sizeof s->work, "%s/work", s->dir);
+	sh(s->dir, "mkdir upper lower1 lower2 work lower1/both lower2/both lower2/deep lower2/deep/er; echo one >lower1/both/a;"
+		   "echo two >lower2/both/b; echo hidden >lower2/both/a; echo low >lower2/file; ln lower2/file lower2/alias;"
+		   "ln -s target lower2/link; mkfifo lower2/fifo; echo x >lower2/deep/er/x");
+	start(s);
+	*state = s;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct stack *s = *state;
+	stop(s);
+	sh("/tmp", "true");
+	char cmd[128];
+	snprintf(cmd, sizeof cmd, "rm -rf %s", s->dir);
+	assert_int_equal(system(cmd), 0);
+	free(s);
+	return 0;
+}
+
+static struct object *at(struct stack *s, const char *path)
+{
+	char copy[256], *save = NULL;
+	struct object *o = overlay_root(s->ov);
+	strcpy(copy, path);
+	for (char *n = strtok_r(copy, "/", &save); n; n = strtok_r(NULL, "/", &save)) {
+		struct object *child;
+		int rc = overlay_lookup(s->ov, &root_cred, o, n, &child, NULL);
+		overlay_put(s->ov, o);
+		if (rc)
+			return NULL;
+		o = child;
+	}
+	return o;
+}
+
+static bool exists(struct stack *s, const char *path)
+{
+	struct object *o = at(s, path);
+	overlay_put(s->ov, o);
+	return o;
+}
+
+static void shows(struct stack *s, const char *path, const char *text)
+{
+	char buf[256];
+	size_t got;
+	bool eof;
+	struct object *o = at(s, path);
+	assert_non_null(o);
+	assert_int_equal(overlay_read(s->ov, &root_cred, o, 0, buf, sizeof buf, &got, &eof, NULL), 0);
+	assert_true(eof);
+	assert_int_equal(got, strlen(text));
+	assert_memory_equal(buf, text, got);
+	overlay_put(s->ov, o);
+}
+
+static void write_at(struct stack *s, const char *path, const char *text)
+{
+	struct overlay_wcc wcc;
+	struct object *o = at(s, path);
+	assert_non_null(o);
+	assert_int_equal(overlay_write(s->ov, &root_cred, o, 0, text, strlen(text), true, &wcc), 0);
+	assert_true(wcc.have_before && wcc.have_after);
+	overlay_put(s->ov, o);
+}
+
+struct names {
+	char all[4096];
+	int n;
+};
+
+static bool collect(void *arg, const struct overlay_entry *e, struct object *o, const struct overlay_attr *attr)
+{
+	struct names *n = arg;
+	(void)o, (void)attr;
+	strcat(strcat(n->all, e->name), " ");
+	n->n++;
+	return true;
+}
+
+static int list(struct stack *s, const char *path, struct names *n)
+{
+	bool eof;
+	struct object *o = at(s, path);
+	memset(n, 0, sizeof *n);
+	int rc = overlay_readdir(s->ov, &root_cred, o, 0, true, collect, n, &eof);
+	overlay_put(s->ov, o);
+	assert_int_equal(rc, 0);
+	assert_true(eof);
+	return n->n;
+}
+
+static void the_topmost_layer_with_a_name_wins(void **state)
+{
+	struct names n;
+	shows(*state, "both/a", "one\n");
+	shows(*state, "both/b", "two\n");
+	assert_int_equal(list(*state, "both", &n), 4);
+}
+
+static void a_write_copies_up_and_keeps_the_object(void **state)
+{
+	struct stack *s = *state;
+	struct object *o = at(s, "deep/er/x");
+	struct overlay_id before = *overlay_id(o);
+	write_at(s, "deep/er/x", "changed");
+	shows(s, "deep/er/x", "changed");
+	overlay_put(s->ov, o);
+	stop(s);
+	start(s);
+	o = at(s, "deep/er/x");
+	assert_memory_equal(&before.ino, &overlay_id(o)->ino, 8);
+	assert_int_equal(before.layer, overlay_id(o)->layer);
+	overlay_put(s->ov, o);
+	sh(s->dir, "test \"$(cat lower2/deep/er/x)\" = x; test \"$(cat upper/deep/er/x)\" = changed");
+}
+
+static void removing_a_lower_file_leaves_a_whiteout(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_wcc wcc;
+	assert_int_equal(overlay_remove(s->ov, &root_cred, s->root, "link", &wcc), 0);
+	assert_false(exists(s, "link"));
+	sh(s->dir, "test -c upper/link; test -L lower2/link");
+}
+
+static void removing_an_upper_file_leaves_nothing(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_wcc wcc;
+	struct overlay_attr a;
+	struct object *o;
+	assert_int_equal(overlay_create(s->ov, &root_cred, s->root, "new", CREATE_GUARDED, NULL, NULL, &o, &a, &wcc), 0);
+	overlay_put(s->ov, o);
+	assert_int_equal(overlay_remove(s->ov, &root_cred, s->root, "new", &wcc), 0);
+	sh(s->dir, "test ! -e upper/new; test -z \"$(ls -A work/work)\"");
+}
+
+static void a_new_directory_over_a_removed_one_is_opaque(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_wcc wcc;
+	struct overlay_attr a;
+	struct object *o, *both = at(s, "both");
+	struct names n;
+	assert_int_equal(overlay_rmdir(s->ov, &root_cred, s->root, "both", &wcc), -ENOTEMPTY);
+	assert_int_equal(overlay_remove(s->ov, &root_cred, both, "a", &wcc), 0);
+	assert_int_equal(overlay_remove(s->ov, &root_cred, both, "b", &wcc), 0);
+	overlay_put(s->ov, both);
+	assert_int_equal(overlay_rmdir(s->ov, &root_cred, s->root, "both", &wcc), 0);
+	sh(s->dir, "test -c upper/both");
+	assert_int_equal(overlay_mkdir(s->ov, &root_cred, s->root, "both", NULL, &o, &a, &wcc), 0);
+	overlay_put(s->ov, o);
+	assert_int_equal(list(s, "both", &n), 2);
+	sh(s->dir, "test -d upper/both; test -z \"$(ls -A work/work)\"");
+}
+
+static void renaming_a_lower_directory_leaves_a_redirect(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_wcc a, b;
+	struct object *x = at(s, "deep/er/x");
+	struct overlay_attr before, after;
+	assert_int_equal(overlay_getattr(s->ov, x, &before), 0);
+	assert_int_equal(overlay_rename(s->ov, &root_cred, s->root, "deep", s->root, "moved", &a, &b), 0);
+	assert_false(exists(s, "deep"));
+	shows(s, "moved/er/x", "x\n");
+	assert_int_equal(overlay_getattr(s->ov, x, &after), 0);
+	assert_int_equal(before.fileid, after.fileid);
+	overlay_put(s->ov, x);
+	sh(s->dir, "test -c upper/deep; test -d upper/moved");
+	stop(s);
+	start(s);
+	assert_false(exists(s, "deep"));
+	shows(s, "moved/er/x", "x\n");
+}
+
+static void names_of_a_linked_lower_file_stay_one_object(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_attr a;
+	write_at(s, "file", "new");
+	shows(s, "alias", "new\n");
+	struct object *o = at(s, "alias");
+	assert_int_equal(overlay_getattr(s->ov, o, &a), 0);
+	assert_int_equal(a.nlink, 2);
+	overlay_put(s->ov, o);
+	struct overlay_wcc wcc;
+	assert_int_equal(overlay_remove(s->ov, &root_cred, s->root, "file", &wcc), 0);
+	o = at(s, "alias");
+	assert_non_null(o);
+	assert_int_equal(overlay_getattr(s->ov, o, &a), 0);
+	assert_int_equal(a.nlink, 1);
+	overlay_put(s->ov, o);
+	shows(s, "alias", "new\n");
+	stop(s);
+	start(s);
+	shows(s, "alias", "new\n");
+	assert_int_equal(overlay_remove(s->ov, &root_cred, s->root, "alias", &wcc), 0);
+	assert_false(exists(s, "alias"));
+}
+
+static void an_upper_hard_link_survives_the_removal_of_its_first_name(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_wcc wcc;
+	struct overlay_attr a;
+	struct object *o, *other;
+	assert_int_equal(overlay_create(s->ov, &root_cred, s->root, "n1", CREATE_GUARDED, NULL, NULL, &o, &a, &wcc), 0);
+	assert_int_equal(overlay_link(s->ov, &root_cred, o, s->root, "n2", &a, &wcc), 0);
+	assert_int_equal(a.nlink, 2);
+	assert_int_equal(overlay_remove(s->ov, &root_cred, s->root, "n1", &wcc), 0);
+	assert_false(exists(s, "n1"));
+	other = at(s, "n2");
+	assert_non_null(other);
+	assert_int_equal(overlay_id(other)->ino, overlay_id(o)->ino);
+	overlay_put(s->ov, other);
+	overlay_put(s->ov, o);
+	write_at(s, "n2", "text");
+	shows(s, "n2", "text");
+}
+
+static void a_handle_finds_its_object_without_any_map(void **state)
+{
+	struct stack *s = *state;
+	struct object *o = at(s, "deep/er/x"), *again;
+	struct overlay_id id = *overlay_id(o);
+	overlay_put(s->ov, o);
+	stop(s);
+	start(s);
+	assert_int_equal(overlay_get(s->ov, &id, &again), 0);
+	assert_int_equal(overlay_id(again)->ino, id.ino);
+	overlay_put(s->ov, again);
+	id.gen ^= 1;
+	assert_int_equal(overlay_get(s->ov, &id, &again), -ESTALE);
+}
+
+static void a_whiteout_cannot_be_made_by_mknod(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_wcc wcc;
+	struct overlay_attr a;
+	struct object *o;
+	assert_int_equal(overlay_mknod(s->ov, &root_cred, s->root, "w", S_IFCHR, 0, 0, NULL, &o, &a, &wcc), -EPERM);
+	assert_false(exists(s, "w"));
+}
+
+static void a_stranger_is_refused(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_cred stranger = { .uid = 12345, .gid = 12345 };
+	struct overlay_wcc wcc;
+	struct overlay_attr a;
+	struct object *o;
+	assert_int_equal(overlay_create(s->ov, &stranger, s->root, "f", CREATE_GUARDED, NULL, NULL, &o, &a, &wcc), -EACCES);
+	assert_int_equal(overlay_remove(s->ov, &stranger, s->root, "file", &wcc), -EACCES);
+	assert_true(exists(s, "file"));
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		T(the_topmost_layer_with_a_name_wins),
+		T(a_write_copies_up_and_keeps_the_object),
+		T(removing_a_lower_file_leaves_a_whiteout),
+		T(removing_an_upper_file_leaves_nothing),
+		T(a_new_directory_over_a_removed_one_is_opaque),
+		T(renaming_a_lower_directory_leaves_a_redirect),
+		T(names_of_a_linked_lower_file_stay_one_object),
+		T(an_upper_hard_link_survives_the_removal_of_its_first_name),
+		T(a_handle_finds_its_object_without_any_map),
+		T(a_whiteout_cannot_be_made_by_mknod),
+		T(a_stranger_is_refused),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
