@@ -1,0 +1,175 @@
+/* drc.c: the reply cache. A call that comes again, over whatever connection, is not run again but answered with the reply of the first. */
+#include "internal.h"
+
+#include <netinet/in.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SAVED_MAX = 4096, DEFAULT_ENTRIES = 4096 };
+
+struct key {
+	uint8_t address[16];
+	uint32_t xid, prog, vers, proc;
+	uint64_t checksum; /* of the arguments and who asks: the same xid after a reboot is not the same call */
+};
+
+struct entry {
+	struct key key;
+	struct entry *hash_next, *older, *newer;
+	bool hashed, done;
+	uint8_t *reply;
+	long len;
+};
+
+struct drc {
+	pthread_mutex_t lock; /* guards all */
+	struct entry *entries, **buckets;
+	struct entry *oldest, *newest;
+	size_t n, mask;
+	uint8_t secret[crypto_shorthash_KEYBYTES];
+};
+
+static void make_key(struct drc *d, const struct rpc_call *call, const uint8_t *args, size_t len, struct key *k)
+{
+	memset(k, 0, sizeof *k);
+	if (call->peer.ss_family == AF_INET6)
+		memcpy(k->address, &((const struct sockaddr_in6 *)&call->peer)->sin6_addr, 16);
+	else
+		memcpy(k->address, &((const struct sockaddr_in *)&call->peer)->sin_addr, 4);
+	k->xid = call->xid;
+	k->prog = call->prog;
+	k->vers = call->vers;
+	k->proc = call->proc;
+	uint64_t sum;
+	crypto_shorthash((uint8_t *)&sum, args, len, d->secret);
+	k->checksum = sum ^ ((uint64_t)call->uid << 32 | call->gid);
+}
+
+static size_t bucket(const struct drc *d, const struct key *k)
+{
+	return (k->checksum ^ k->xid * 0x9e3779b9u) & d->mask;
+}
+
+static void unlink_age(struct drc *d, struct entry *e)
+{
+	*(e->older ? &e->older->newer : &d->oldest) = e->newer;
+	*(e->newer ? &e->newer->older : &d->newest) = e->older;
+}
+
+static void append(struct drc *d, struct entry *e)
+{
+	e->newer = NULL;
+	e->older = d->newest;
+	*(d->newest ? &d->newest->newer : &d->oldest) = e;
+	d->newest = e;
+}
+
+struct drc *drc_new(size_t n)
+{
+	struct drc *d = calloc(1, sizeof *d);
+	n = n ? n : DEFAULT_ENTRIES;
+	if (!d)
+		return NULL;
+	for (d->mask = 1024; d->mask < n; d->mask *= 2)
+		;
+	d->entries = calloc(n, sizeof *d->entries);
+	d->buckets = calloc(d->mask--, sizeof *d->buckets);
+	if (!d->entries || !d->buckets) {
+		free(d->entries);
+		free(d->buckets);
+		free(d);
+		return NULL;
+	}
+	d->n = n;
+	for (size_t i = 0; i < n; i++)
+		append(d, &d->entries[i]);
+	randombytes_buf(d->secret, sizeof d->secret);
+	pthread_mutex_init(&d->lock, NULL);
+	return d;
+}
+
+void drc_free(struct drc *d)
+{
+	if (!d)
+		return;
+	for (size_t i = 0; i < d->n; i++)
+		free(d->entries[i].reply);
+	free(d->entries);
+	free(d->buckets);
+	pthread_mutex_destroy(&d->lock);
+	free(d);
+}
+
+static void unhash(struct drc *d, struct entry *e)
+{
+	struct entry **p = &d->buckets[bucket(d, &e->key)];
+	while (*p && *p != e)
+		p = &(*p)->hash_next;
+	if (*p)
+		*p = e->hash_next;
+	e->hashed = false;
+	free(e->reply);
+	e->reply = NULL;
+}
+
+/* The oldest entry that is not being answered right now. */
+static struct entry *reuse(struct drc *d)
+{
+	struct entry *e = d->oldest;
+	while (e && e->hashed && !e->done)
+		e = e->newer;
+	if (e && e->hashed)
+		unhash(d, e);
+	return e;
+}
+
+enum drc_answer drc_begin(struct drc *d, const struct rpc_call *call, const uint8_t *args, size_t args_len, uint8_t *out,
+			  size_t room, long *len, void **entry)
+{
+	struct key k;
+	enum drc_answer answer = DRC_NEW;
+	*entry = NULL;
+	make_key(d, call, args, args_len, &k);
+	pthread_mutex_lock(&d->lock);
+	struct entry *e = d->buckets[bucket(d, &k)];
+	while (e && memcmp(&e->key, &k, sizeof k))
+		e = e->hash_next;
+	if (e && !e->done) {
+		answer = DRC_BUSY;
+	} else if (e && (size_t)e->len <= room) {
+		memcpy(out, e->reply, (size_t)e->len);
+		*len = e->len;
+		answer = DRC_DONE;
+	} else if (!e && (e = reuse(d))) {
+		unlink_age(d, e);
+		append(d, e);
+		e->key = k;
+		e->done = false;
+		e->hashed = true;
+		e->hash_next = d->buckets[bucket(d, &k)];
+		d->buckets[bucket(d, &k)] = e;
+		*entry = e;
+	}
+	pthread_mutex_unlock(&d->lock);
+	return answer;
+}
+
+void drc_finish(struct drc *d, void *entry, const uint8_t *reply, long len)
+{
+	struct entry *e = entry;
+	if (!e)
+		return;
+	uint8_t *copy = len > 0 && len <= SAVED_MAX ? malloc((size_t)len) : NULL;
+	if (copy)
+		memcpy(copy, reply, (size_t)len);
+	pthread_mutex_lock(&d->lock);
+	if (copy) {
+		e->reply = copy;
+		e->len = len;
+		e->done = true;
+	} else {
+		unhash(d, e);
+	}
+	pthread_mutex_unlock(&d->lock);
+}

@@ -1,0 +1,142 @@
+/*
+ * internal.h: what the files of rpc/ share.
+ *
+ * A shard is an epoll set with its connections. One worker at a time leads it: it waits, reads, runs the calls and sends the
+ * replies, with no hand-off. Before a call blocks (rpc_blocking(), or the watchdog saw it stuck) the lead passes to a
+ * spare worker, which goes on with the rest; the blocked one sends its own reply when it is done and becomes a spare.
+ *
+ * Lock order: server.lock > conn.lock. The reply cache's lock stands alone.
+ */
+#ifndef OVERNFSD_RPC_INTERNAL_H
+#define OVERNFSD_RPC_INTERNAL_H
+
+#include "rpc.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/uio.h>
+
+enum { MAX_SHARDS = 8, MAX_LISTENERS = 32, MAX_PROGRAMS = 8, DEFAULT_THREADS = 64, OUT_QUEUE_MAX = 4 << 20, REPLY_SLACK = 1 << 16 };
+
+/* What epoll's data points to. */
+struct source {
+	enum { SOURCE_WAKE, SOURCE_LISTEN, SOURCE_UDP, SOURCE_CONN } kind;
+	int fd;
+};
+
+struct conn {
+	struct source source; /* first: epoll's data */
+	struct shard *shard;
+	struct sockaddr_storage peer;
+	atomic_int refs; /* one of the shard's list, one of each worker that will still reply */
+	struct conn *prev, *next; /* in the shard's list; server.lock */
+	struct conn *resume_next; /* leader of the shard */
+	bool resuming; /* leader of the shard */
+	/* Input: the shard's leader alone. A partial record, and calls that a former leader left. */
+	uint8_t *in;
+	size_t in_len, in_size;
+	/* Output */
+	pthread_mutex_t lock; /* guards all below */
+	uint8_t *out; /* what the socket did not take yet */
+	size_t out_at, out_len, out_size;
+	uint32_t events; /* as epoll has them */
+	bool closed;
+};
+
+struct worker {
+	struct rpc_server *server;
+	pthread_t thread;
+	struct shard *shard; /* that it leads or, while stolen, led */
+	struct worker *next_spare;
+	pthread_cond_t wake; /* with server.lock */
+	/* sequence << 2 | one of these. IN_CALL -> STOLEN by compare-and-swap: who does it takes over the rest */
+	atomic_ulong state;
+	uint8_t *in, *out;
+	size_t in_size, out_size;
+	uint8_t *owned; /* a connection's buffer that the calls at hand stand in */
+	/* The batch at hand; read by who steals it, after the swap. */
+	struct conn *conn; /* NULL: UDP */
+	const uint8_t *rest;
+	size_t rest_len; /* bytes read but not run */
+	size_t out_ready; /* bytes of finished replies in out */
+};
+enum { RUNNING = 0, IN_CALL = 1, STOLEN = 2, STATE_MASK = 3 };
+
+struct shard {
+	struct rpc_server *server;
+	int epoll;
+	struct source wake; /* eventfd: stop, or calls to resume */
+	struct worker *leader; /* server.lock */
+	struct conn *conns; /* server.lock */
+	struct conn *resume; /* leader only; passed on under server.lock */
+	struct shard *next_orphan;
+	unsigned long seen_state; /* watchdog only */
+};
+
+struct rpc_server {
+	struct rpc_config config;
+	const struct rpc_program *programs[MAX_PROGRAMS];
+	int nprograms;
+	struct shard shards[MAX_SHARDS];
+	int nshards;
+	struct source listeners[MAX_LISTENERS];
+	int nlisteners;
+	struct drc *drc;
+	pthread_t watchdog;
+	bool started;
+	atomic_bool stopping;
+	atomic_uint next_shard;
+	atomic_size_t nconns;
+	struct {
+		uint32_t prog, vers;
+	} registered[16];
+	int nregistered;
+	pthread_mutex_t lock; /* guards all below, and what says so above */
+	struct worker *spares;
+	struct worker *workers[1024];
+	int nworkers;
+	struct shard *orphans; /* shards that wait for a worker */
+};
+
+/* ---- call.c: one call. rec is the whole record; the reply (without its mark) goes to out. Its length; 0: no reply; -1: not a call. ---- */
+long call_run(struct rpc_server *server, struct rpc_call *call, const uint8_t *rec, size_t len, uint8_t *out, size_t room);
+/* ---- auth.c ---- */
+/* Decodes credentials at *p (they end before end). 0, or an auth_stat. */
+uint32_t auth_decode(const uint8_t **p, const uint8_t *end, struct rpc_call *call);
+/* ---- drc.c: the reply cache ---- */
+struct drc *drc_new(size_t entries);
+void drc_free(struct drc *drc);
+enum drc_answer { DRC_NEW, DRC_BUSY, DRC_DONE };
+/* DRC_DONE: the reply was copied to out, *len bytes. DRC_NEW: now being answered; drc_finish must follow. */
+enum drc_answer drc_begin(struct drc *drc, const struct rpc_call *call, const uint8_t *args, size_t args_len, uint8_t *out,
+			  size_t room, long *len, void **entry);
+void drc_finish(struct drc *drc, void *entry, const uint8_t *reply, long len); /* len <= 0: forget the call */
+/* ---- conn.c ---- */
+struct conn *conn_new(struct shard *shard, int fd, const struct sockaddr_storage *peer);
+void conn_put(struct conn *c);
+void conn_close(struct conn *c); /* out of epoll and the shard's list */
+int conn_send(struct conn *c, const uint8_t *data, size_t len);
+void conn_writable(struct conn *c);
+void conn_serve(struct worker *w, struct conn *c, bool readable);
+int conn_keep(struct conn *c, const uint8_t *data, size_t len); /* puts unrun bytes before what is there */
+/* ---- udp.c ---- */
+int udp_open(const struct sockaddr *address, socklen_t len);
+void udp_serve(struct worker *w, int fd);
+/* ---- server.c ---- */
+bool worker_enter(struct worker *w); /* before a call */
+bool worker_leave(struct worker *w); /* after it; false: the rest was taken over */
+void rpc_log(struct rpc_server *server, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+static inline uint32_t get_be32(const uint8_t *p)
+{
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+static inline void put_be32(uint8_t *p, uint32_t v)
+{
+	p[0] = (uint8_t)(v >> 24);
+	p[1] = (uint8_t)(v >> 16);
+	p[2] = (uint8_t)(v >> 8);
+	p[3] = (uint8_t)v;
+}
+
+#endif
