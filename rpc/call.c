@@ -2,6 +2,7 @@
 #include "internal.h"
 
 #include <rpc/auth.h>
+#include <rpc/clnt.h>
 #include <rpc/rpc_msg.h>
 #include <stdlib.h>
 #include <string.h>

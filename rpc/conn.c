@@ -285,7 +285,7 @@ void conn_serve(struct worker *w, struct conn *c, bool readable)
 	atomic_fetch_add(&c->refs, 1);
 	int rc = run_calls(w, c, data, len, &left, &want);
 	if (rc > 0) {
-		if (w->owned && left == len && want > len && want <= len + room - (size_t)(n > 0 ? n : 0) + 0 && left) {
+		if (w->owned && left && left == len && want <= have + room) {
 			c->in = w->owned; /* nothing ran, and the rest will fit */
 			c->in_len = left;
 			c->in_size = have + room;

@@ -123,6 +123,7 @@ int conn_keep(struct conn *c, const uint8_t *data, size_t len); /* puts unrun by
 int udp_open(const struct sockaddr *address, socklen_t len);
 void udp_serve(struct worker *w, int fd);
 /* ---- server.c ---- */
+void rpcbind_unregister(struct rpc_server *s); /* rpcbind.c */
 bool worker_enter(struct worker *w); /* before a call */
 bool worker_leave(struct worker *w); /* after it; false: the rest was taken over */
 void rpc_log(struct rpc_server *server, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
