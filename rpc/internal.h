@@ -49,7 +49,7 @@ struct worker {
 	struct shard *shard; /* that it leads or, while stolen, led */
 	struct worker *next_spare;
 	pthread_cond_t wake; /* with server.lock */
-	/* sequence << 2 | one of these. IN_CALL -> STOLEN by compare-and-swap: who does it takes over the rest */
+	/* sequence << 2 | one of these. IN_CALL -> STOLEN by compare-and-swap: who does it takes over the rest, then says TAKEN */
 	atomic_ulong state;
 	uint8_t *in, *out;
 	size_t in_size, out_size;
@@ -60,7 +60,7 @@ struct worker {
 	size_t rest_len; /* bytes read but not run */
 	size_t out_ready; /* bytes of finished replies in out */
 };
-enum { RUNNING = 0, IN_CALL = 1, STOLEN = 2, STATE_MASK = 3 };
+enum { RUNNING = 0, IN_CALL = 1, STOLEN = 2, TAKEN = 3, STATE_MASK = 3 };
 
 struct shard {
 	struct rpc_server *server;

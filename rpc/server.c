@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -287,6 +288,8 @@ bool worker_leave(struct worker *w)
 	unsigned long v = atomic_load(&w->state);
 	if ((v & STATE_MASK) == IN_CALL && atomic_compare_exchange_strong(&w->state, &v, v & ~(unsigned long)STATE_MASK))
 		return true;
+	while ((atomic_load(&w->state) & STATE_MASK) == STOLEN) /* the batch is still being read by who takes it over */
+		sched_yield();
 	return false;
 }
 
@@ -295,6 +298,7 @@ static bool steal(struct worker *w, unsigned long v)
 	if ((v & STATE_MASK) != IN_CALL || !atomic_compare_exchange_strong(&w->state, &v, (v & ~(unsigned long)STATE_MASK) | STOLEN))
 		return false;
 	take_over(w);
+	atomic_fetch_or(&w->state, TAKEN);
 	return true;
 }
 
@@ -304,20 +308,20 @@ void rpc_blocking(void)
 		steal(self, atomic_load(&self->state));
 }
 
+static bool leads(struct worker *w)
+{
+	return (atomic_load_explicit(&w->state, memory_order_relaxed) & STATE_MASK) < STOLEN;
+}
+
 static void resume(struct worker *w, struct shard *sh)
 {
-	while (sh->resume && (atomic_load(&w->state) & STATE_MASK) != STOLEN) {
+	while (leads(w) && sh->resume) {
 		struct conn *c = sh->resume;
 		sh->resume = c->resume_next;
 		c->resuming = false;
 		conn_serve(w, c, false);
 		conn_put(c);
 	}
-}
-
-static bool leads(struct worker *w)
-{
-	return (atomic_load_explicit(&w->state, memory_order_relaxed) & STATE_MASK) != STOLEN;
 }
 
 static void handle(struct worker *w, struct source *src, uint32_t events)
