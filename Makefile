@@ -2,8 +2,11 @@
 BUILD ?= build
 CC ?= gcc
 PREFIX ?= /usr/local
-PKGS = libtirpc lmdb libsodium
-CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I$(BUILD)/gen -Irpc -Ioverlay -Infs3 $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKGS = libtirpc lmdb libsodium inih
+VERSION = 0.1.0
+V ?= @
+# make V= shows the commands
+CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DOVERNFSD_VERSION='"$(VERSION)"' -I$(BUILD)/gen -Irpc -Ioverlay -Infs3 $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -pthread -MMD -MP $(CFLAGS)
 LDLIBS += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread
@@ -22,27 +25,34 @@ E2E = $(patsubst tests/e2e/%.c,$(BUILD)/tests/e2e/%,$(wildcard tests/e2e/*.c))
 all: $(BUILD)/overnfsd ## build the daemon, in build/
 
 $(BUILD)/overnfsd: $(BUILD)/nfs3/main.o $(LIB_OBJ)
-	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	@echo "  link $@"
+	$(V)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/%.o: %.c $(GEN)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
+	@echo "  cc   $<"
+	$(V)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
 # rpcgen's code is not ours to warn about
 $(BUILD)/gen/%_xdr.o: $(BUILD)/gen/%_xdr.c
-	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -w -c -o $@ $<
+	@echo "  cc   $<"
+	$(V)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -w -c -o $@ $<
+# rpcgen makes the include guard from the output's name, and refuses to overwrite: hence the directory of its own
 $(BUILD)/gen/%.h: nfs3/%.x
-	@mkdir -p $(@D)
-	cd nfs3 && rpcgen -h -o $(abspath $@).tmp $*.x && mv $(abspath $@).tmp $(abspath $@)
+	@mkdir -p $(@D)/new && rm -f $(@D)/new/$*.h
+	$(V)cd nfs3 && rpcgen -h -o $(abspath $(@D))/new/$*.h $*.x && mv $(abspath $(@D))/new/$*.h $(abspath $@)
 $(BUILD)/gen/%_xdr.c: nfs3/%.x $(BUILD)/gen/%.h
-	cd nfs3 && rpcgen -c -o $(abspath $@).tmp $*.x && mv $(abspath $@).tmp $(abspath $@)
+	@mkdir -p $(@D)/new && rm -f $(@D)/new/$*_xdr.c
+	$(V)cd nfs3 && rpcgen -c -o $(abspath $(@D))/new/$*_xdr.c $*.x && mv $(abspath $(@D))/new/$*_xdr.c $(abspath $@)
 
 $(BUILD)/tests/unit/%: tests/unit/%.c $(LIB_OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_OBJ) -lcmocka $(LDLIBS)
+	@echo "  cc   $<"
+	$(V)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_OBJ) -lcmocka $(LDLIBS)
 $(BUILD)/tests/e2e/%: tests/e2e/%.c $(GEN)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< -lnfs -lcmocka $(LDLIBS)
+	@echo "  cc   $<"
+	$(V)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< -lnfs -lcmocka $(LDLIBS)
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -74,4 +84,5 @@ install: all ## install below $(DESTDIR)$(PREFIX)
 	install -D -m 644 etc/overnfsd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/overnfsd.service
 clean: ## remove build/
 	rm -rf build
+.SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -171,7 +171,7 @@ struct overlay {
 	struct map *map;
 	struct object *root;
 	uint8_t key[16];
-	uint64_t fsid;
+	uint64_t fsid, max_file_size;
 	_Atomic uint64_t verifier;
 	pthread_rwlock_t rename_lock; /* shared by all that walk places; exclusive for rename */
 	struct table table;

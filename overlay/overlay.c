@@ -193,6 +193,24 @@ static int make_identity(struct overlay *ov, const struct overlay_config *c)
 	return rc;
 }
 
+/* No call tells it: found by trying sizes on a nameless file. */
+static uint64_t probe_max_file_size(int dirfd)
+{
+	uint64_t low = 0, high = INT64_MAX;
+	int fd = openat(dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return INT64_MAX;
+	while (low < high) {
+		uint64_t mid = low + (high - low + 1) / 2;
+		if (ftruncate(fd, (off_t)mid))
+			high = mid - 1;
+		else
+			low = mid;
+	}
+	close(fd);
+	return low ? low : INT64_MAX;
+}
+
 static int open_layers(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
 {
 	int rc = 0;
@@ -230,6 +248,7 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 		if (!rc && (rc = map_open(ov->map_fd, c->log, &ov->map)))
 			fail(err, errlen, rc, "the handle map can't be opened: %s", strerror(-rc));
 	}
+	ov->max_file_size = rc || !ov->writable ? INT64_MAX : probe_max_file_size(ov->work_fd);
 	if (!rc)
 		rc = number_layers(ov, err, errlen);
 	if (!rc && (rc = make_identity(ov, c)))
@@ -339,6 +358,11 @@ int overlay_statfs(struct overlay *ov, struct overlay_statfs *st)
 	*st = (struct overlay_statfs){ .tbytes = (uint64_t)v.f_blocks * v.f_frsize, .fbytes = (uint64_t)v.f_bfree * v.f_frsize,
 				       .abytes = (uint64_t)v.f_bavail * v.f_frsize, .tfiles = v.f_files, .ffiles = v.f_ffree, .afiles = v.f_favail };
 	return 0;
+}
+
+uint64_t overlay_max_file_size(const struct overlay *ov)
+{
+	return ov->max_file_size;
 }
 
 int overlay_pathconf(struct overlay *ov, struct object *o, uint32_t *linkmax, uint32_t *name_max)

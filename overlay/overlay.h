@@ -136,6 +136,7 @@ struct overlay_statfs {
 	uint64_t tbytes, fbytes, abytes, tfiles, ffiles, afiles;
 };
 int overlay_statfs(struct overlay *ov, struct overlay_statfs *st);
+uint64_t overlay_max_file_size(const struct overlay *ov); /* bytes; what the upper's file system takes */
 int overlay_pathconf(struct overlay *ov, struct object *o, uint32_t *linkmax, uint32_t *name_max);
 
 /* ---- changes: -EROFS on a read-only overlay. wcc is of the object, for changes

@@ -1,0 +1,31 @@
+/* log.c: one line an event. */
+#include "log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <syslog.h>
+
+static int max_level = 6, use_syslog; /* set once, before there are threads */
+
+void log_start(int level, int to_syslog)
+{
+	max_level = level;
+	use_syslog = to_syslog;
+	if (to_syslog)
+		openlog("overnfsd", LOG_PID, LOG_DAEMON);
+}
+
+void log_line(int level, const char *fmt, ...)
+{
+	char line[1024];
+	va_list ap;
+	if (level > max_level)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof line, fmt, ap);
+	va_end(ap);
+	if (use_syslog)
+		syslog(level, "%s", line);
+	else
+		fprintf(stderr, "overnfsd: %s\n", line);
+}

@@ -1,0 +1,292 @@
+/* main.c: the daemon: options, engine, server; then waits to be told to stop. */
+#include "log.h"
+#include "options.h"
+#include "proc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { NFS_PROGRAM = 100003, MOUNT_PROGRAM = 100005, ANONYMOUS = 65534 };
+
+static struct options options;
+static struct export export;
+static struct rpc_server *server;
+static int ready_pipe = -1; /* a byte there tells our parent that all went well */
+
+static int failed(const char *what, const char *why)
+{
+	fprintf(stderr, "overnfsd: %s%s%s\n", what, *what ? ": " : "", why);
+	return 1;
+}
+
+static bool allow(const struct sockaddr_storage *peer)
+{
+	return export_allows(&export, peer);
+}
+
+/* 32 hex digits; a file that is not there is made, for its owner alone. */
+static int read_key(const char *path, uint8_t key[16])
+{
+	char text[80] = "";
+	size_t n = 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT) {
+		randombytes_buf(key, 16);
+		sodium_bin2hex(text, sizeof text, key, 16);
+		text[32] = '\n';
+		fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		bool ok = fd >= 0 && write(fd, text, 33) == 33 && !fsync(fd);
+		if (fd >= 0)
+			close(fd);
+		return ok ? 0 : failed(path, strerror(errno));
+	}
+	if (fd < 0)
+		return failed(path, strerror(errno));
+	ssize_t got = read(fd, text, sizeof text - 1);
+	close(fd);
+	if (got < 0 || sodium_hex2bin(key, 16, text, (size_t)got, " \n", &n, NULL) || n != 16)
+		return failed(path, "is not a key; it must hold 32 hex digits (leave the file out, and one is made)");
+	return 0;
+}
+
+/* Every object may need a descriptor: as many as we may have. */
+static void raise_limits(void)
+{
+	struct rlimit rl;
+	if (getrlimit(RLIMIT_NOFILE, &rl))
+		return;
+	rl.rlim_cur = rl.rlim_max < 1 << 20 ? rl.rlim_max : 1 << 20;
+	setrlimit(RLIMIT_NOFILE, &rl);
+}
+
+static int open_export(void)
+{
+	char err[512] = "";
+	uint8_t key[16];
+	if (sodium_init() < 0)
+		return failed("libsodium", "can't be started");
+	if (options.key_file && read_key(options.key_file, key))
+		return 1;
+	struct overlay_config c = { .lowers = options.lowers, .nlowers = options.nlowers, .upper = options.upper, .work = options.work,
+				    .name = options.export_path, .key = options.key_file ? key : NULL, .read_only = options.read_only,
+				    .sync = options.sync, .userxattr = options.userxattr, .max_objects = options.max_objects,
+				    .before_block = rpc_blocking, .log = log_line };
+	if (overlay_open(&c, &export.ov, err, sizeof err))
+		return failed("", err);
+	export.path = options.export_path;
+	export.squash = options.squash;
+	export.anon_uid = export.anon_gid = ANONYMOUS;
+	memcpy(export.clients, options.clients.clients, sizeof export.clients);
+	export.nclients = options.clients.nclients;
+	return 0;
+}
+
+/* Loopback by default: a machine may have no IPv6, which then is no error. */
+static int listen_all(void)
+{
+	char err[256];
+	for (size_t i = 0; i < OPTIONS_ADDRESSES && options.listen[i]; i++) {
+		bool optional = !options.nlisten && i;
+		if (rpc_server_listen(server, options.listen[i], &options.port, err, sizeof err) && !optional)
+			return failed("", err);
+		if (options.has_mount_port && options.mount_port != options.port &&
+		    rpc_server_listen(server, options.listen[i], &options.mount_port, err, sizeof err) && !optional)
+			return failed("", err);
+	}
+	if (!options.has_mount_port)
+		options.mount_port = options.port;
+	return 0;
+}
+
+static void register_all(void)
+{
+	static const struct {
+		uint32_t prog, vers;
+	} what[] = { { NFS_PROGRAM, 3 }, { MOUNT_PROGRAM, 3 }, { MOUNT_PROGRAM, 1 } };
+	for (size_t i = 0; options.rpcbind && i < sizeof what / sizeof *what; i++) {
+		int rc = rpc_server_register(server, what[i].prog, what[i].vers, what[i].prog == NFS_PROGRAM ? options.port : options.mount_port);
+		if (rc) {
+			log_line(5, "not registered with rpcbind (%s): clients give port=%u,mountport=%u", strerror(-rc), options.port, options.mount_port);
+			return;
+		}
+	}
+}
+
+static int start_server(void)
+{
+	static struct rpc_program programs[] = {
+		{ .prog = NFS_PROGRAM, .vers_low = 3, .vers_high = 3, .procs = nfs3_procs, .nprocs = 22, .user = &export },
+		{ .prog = MOUNT_PROGRAM, .vers_low = 3, .vers_high = 3, .procs = mount3_procs, .nprocs = 6, .user = &export },
+		{ .prog = MOUNT_PROGRAM, .vers_low = 1, .vers_high = 2, .procs = mount1_procs, .nprocs = 6, .user = &export },
+	};
+	struct rpc_config c = { .threads = options.threads, .allow = allow, .log = log_line };
+	int rc = rpc_server_create(&c, &server);
+	if (rc)
+		return failed("the server can't be made", strerror(-rc));
+	for (size_t i = 0; i < sizeof programs / sizeof *programs; i++)
+		rpc_server_add(server, &programs[i]);
+	if (listen_all())
+		return 1;
+	register_all();
+	rc = rpc_server_start(server);
+	return rc ? failed("the server can't be started", strerror(-rc)) : 0;
+}
+
+/* The address that a client on another machine would name. */
+static const char *address_to_mount(void)
+{
+	static char host[256];
+	const char *a = options.listen[0];
+	if ((strcmp(a, "0.0.0.0") && strcmp(a, "::")) || gethostname(host, sizeof host - 1))
+		return a;
+	return host;
+}
+
+static void print_mount_command(void)
+{
+	const char *a = address_to_mount(), *open = strchr(a, ':') ? "[" : "", *close = *open ? "]" : "";
+	printf("mount -t nfs -o vers=3,proto=tcp%s,port=%u,mountport=%u,mountproto=tcp%s,nolock %s%s%s:%s", *open ? "6" : "", options.port,
+	       options.mount_port, *open ? "6" : "", open, a, close, options.export_path);
+}
+
+static void print_string(const char *s)
+{
+	putchar('"');
+	for (; *s; s++)
+		if (*s == '"' || *s == '\\')
+			printf("\\%c", *s);
+		else if ((unsigned char)*s < 32)
+			printf("\\u%04x", *s);
+		else
+			putchar(*s);
+	putchar('"');
+}
+
+static void print_json(void)
+{
+	printf("{\"export\":");
+	print_string(options.export_path);
+	printf(",\"pid\":%d,\"port\":%u,\"mount_port\":%u,\"read_only\":%s,\"sync\":%s,\"upper\":", (int)getpid(), options.port, options.mount_port,
+	       overlay_is_read_only(export.ov) ? "true" : "false", options.sync ? "true" : "false");
+	if (options.upper)
+		print_string(options.upper);
+	else
+		printf("null");
+	printf(",\"lowers\":[");
+	for (size_t i = 0; i < options.nlowers; i++) {
+		if (i)
+			putchar(',');
+		print_string(options.lowers[i]);
+	}
+	printf("],\"mount\":\"");
+	print_mount_command();
+	printf(" /mnt\"}\n");
+}
+
+static void print_banner(void)
+{
+	static const char *const squash[] = { "root squashed to nobody", "all users squashed to nobody", "root not squashed" };
+	bool ro = overlay_is_read_only(export.ov);
+	printf("overnfsd serves %s, %s, %s\n", options.export_path, ro ? "read-only" : options.sync ? "read-write, sync" : "read-write, async",
+	       squash[options.squash]);
+	if (options.upper)
+		printf("  upper    %s\n", options.upper);
+	for (size_t i = 0; i < options.nlowers; i++)
+		printf("  lower %zu  %s\n", i + 1, options.lowers[i]);
+	printf("  clients ");
+	for (int i = 0; i < export.nclients; i++)
+		printf(" %s", export.clients[i].text);
+	printf("\n  mount    ");
+	print_mount_command();
+	puts(" /mnt");
+	if (geteuid())
+		printf("  without root: new files belong to user %d, whoever makes them\n", (int)geteuid());
+	if (options.nlisten && options.default_clients)
+		puts("  only this machine may connect: add --clients to let others in");
+}
+
+static int start(void)
+{
+	umask(0);
+	raise_limits();
+	if (open_export() || start_server())
+		return 1;
+	if (options.pid_file) {
+		FILE *f = fopen(options.pid_file, "we");
+		if (!f || fprintf(f, "%d\n", (int)getpid()) < 0 || fclose(f))
+			return failed(options.pid_file, strerror(errno));
+	}
+	if (options.json)
+		print_json();
+	else
+		print_banner();
+	fflush(stdout);
+	return 0;
+}
+
+static int run(void)
+{
+	sigset_t stop;
+	int sig;
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGTERM);
+	sigaddset(&stop, SIGINT);
+	signal(SIGPIPE, SIG_IGN);
+	pthread_sigmask(SIG_BLOCK, &stop, NULL); /* in all threads: they inherit it */
+	if (start())
+		return 1;
+	log_start(options.log_level, !options.foreground);
+	if (!options.foreground) {
+		(void)!write(ready_pipe, "", 1);
+		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+		for (int fd = 0; null >= 0 && fd < 3; fd++)
+			dup2(null, fd);
+	}
+	sigwait(&stop, &sig);
+	log_line(5, "stopping: finishing calls in flight");
+	rpc_server_stop(server);
+	overlay_close(export.ov);
+	if (options.pid_file)
+		unlink(options.pid_file);
+	return 0;
+}
+
+/* The child starts everything, as threads and the map do not survive a fork; the parent waits for how that went.
+ * In the child: -1, or the exit code. */
+static int daemonize(void)
+{
+	int ready[2];
+	char ok;
+	if (pipe2(ready, O_CLOEXEC))
+		return failed("pipe", strerror(errno));
+	pid_t pid = fork();
+	if (pid < 0)
+		return failed("fork", strerror(errno));
+	if (pid) {
+		close(ready[1]);
+		_exit(read(ready[0], &ok, 1) == 1 ? 0 : 1);
+	}
+	close(ready[0]);
+	ready_pipe = ready[1];
+	setsid();
+	return chdir("/") ? failed("/", strerror(errno)) : -1;
+}
+
+int main(int argc, char **argv)
+{
+	int rc = options_parse(&options, argc, argv);
+	if (rc >= 0)
+		return rc;
+	log_start(options.log_level, 0);
+	if (!options.foreground && (rc = daemonize()) >= 0)
+		return rc;
+	return run();
+}

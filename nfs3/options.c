@@ -1,0 +1,308 @@
+/* options.c: one table of options, for the command line (--name value) and for the configuration file (name = value). */
+#include "options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <ini.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Each returns NULL, or what would be right. */
+typedef const char *setter(struct options *o, const char *value);
+
+static const char *add_lower(struct options *o, const char *v)
+{
+	if (o->nlowers > OPTIONS_LOWERS)
+		return "at most 500 lower directories are possible";
+	o->lowers[o->nlowers++] = v;
+	return NULL;
+}
+
+static const char *set_upper(struct options *o, const char *v)
+{
+	o->upper = v;
+	return NULL;
+}
+
+static const char *set_work(struct options *o, const char *v)
+{
+	o->work = v;
+	return NULL;
+}
+
+static const char *set_export(struct options *o, const char *v)
+{
+	o->export_path = v;
+	return *v == '/' && strlen(v) < 1024 ? NULL : "it must be a path that begins with '/', like /overlay";
+}
+
+static const char *add_listen(struct options *o, const char *v)
+{
+	if (o->nlisten == OPTIONS_ADDRESSES)
+		return "at most 16 addresses are possible";
+	o->listen[o->nlisten++] = v;
+	return NULL;
+}
+
+static bool number(const char *v, unsigned long most, unsigned long *n)
+{
+	char *end;
+	errno = 0;
+	*n = strtoul(v, &end, 10);
+	return *v >= '0' && *v <= '9' && !*end && !errno && *n <= most;
+}
+
+static const char *set_port(struct options *o, const char *v)
+{
+	unsigned long n;
+	if (!number(v, 65535, &n))
+		return "it must be a port, 1 to 65535, or 0 for any free one";
+	o->port = (uint16_t)n;
+	return NULL;
+}
+
+static const char *set_mount_port(struct options *o, const char *v)
+{
+	unsigned long n;
+	if (!number(v, 65535, &n))
+		return "it must be a port, 1 to 65535, or 0 for any free one";
+	o->mount_port = (uint16_t)n;
+	o->has_mount_port = true;
+	return NULL;
+}
+
+static const char *set_clients(struct options *o, const char *v)
+{
+	static char err[256];
+	return export_parse_clients(&o->clients, v, err, sizeof err) ? err : NULL;
+}
+
+static const char *set_threads(struct options *o, const char *v)
+{
+	unsigned long n;
+	if (!number(v, 1000, &n) || !n)
+		return "it must be a number from 1 to 1000";
+	o->threads = (int)n;
+	return NULL;
+}
+
+static const char *set_max_objects(struct options *o, const char *v)
+{
+	unsigned long n;
+	if (!number(v, 1ul << 32, &n) || n < 16)
+		return "it must be a number of objects, 16 or more";
+	o->max_objects = n;
+	return NULL;
+}
+
+static const char *set_log_level(struct options *o, const char *v)
+{
+	static const char *const names[] = { "error", "warning", "notice", "info", "debug" };
+	for (int i = 0; i < 5; i++)
+		if (!strcmp(v, names[i])) {
+			o->log_level = 3 + i;
+			return NULL;
+		}
+	return "it must be error, warning, notice, info or debug";
+}
+
+static const char *set_key_file(struct options *o, const char *v)
+{
+	o->key_file = v;
+	return NULL;
+}
+
+static const char *set_pid_file(struct options *o, const char *v)
+{
+	o->pid_file = v;
+	return NULL;
+}
+
+/* A switch: "yes" and "no" in the configuration file. */
+#define SWITCH(name, on, off)                                                             \
+	static const char *set_##name(struct options *o, const char *v)                  \
+	{                                                                                 \
+		if (v && strcmp(v, "yes") && strcmp(v, "no"))                             \
+			return "it must be yes or no";                                    \
+		if (!v || !strcmp(v, "yes"))                                              \
+			on;                                                               \
+		else                                                                      \
+			off;                                                              \
+		return NULL;                                                              \
+	}
+SWITCH(rw, (o->read_write = true, o->read_only = false), (void)0)
+SWITCH(ro, (o->read_only = true, o->read_write = false), (void)0)
+SWITCH(no_rpcbind, o->rpcbind = false, o->rpcbind = true)
+SWITCH(no_root_squash, o->squash = SQUASH_NONE, o->squash = SQUASH_ROOT)
+SWITCH(all_squash, o->squash = SQUASH_ALL, o->squash = SQUASH_ROOT)
+SWITCH(sync, o->sync = true, o->sync = false)
+SWITCH(async, o->sync = false, o->sync = true)
+SWITCH(userxattr, o->userxattr = true, o->userxattr = false)
+SWITCH(foreground, o->foreground = true, o->foreground = false)
+SWITCH(json, o->json = true, o->json = false)
+
+static setter read_config;
+
+static const struct row {
+	const char *name, *argument; /* argument NULL: a switch */
+	setter *set;
+	const char *help;
+} rows[] = {
+	{ "lower", "DIR", add_lower, "a read-only lower directory; give it again for more, topmost first" },
+	{ "upper", "DIR", set_upper, "the writable upper directory; without one the export is read-only" },
+	{ "work", "DIR", set_work, "scratch space and handle map, on upper's file system (default: a hidden directory in upper)" },
+	{ "export", "PATH", set_export, "the name that clients mount (default /overlay)" },
+	{ "listen", "ADDR", add_listen, "address to listen on, v4 or v6; may be given again (default: loopback only)" },
+	{ "port", "N", set_port, "port of NFS, TCP and UDP; 0 for any free one (default 2049)" },
+	{ "mount-port", "N", set_mount_port, "a port of its own for MOUNT (default: the same as --port)" },
+	{ "no-rpcbind", NULL, set_no_rpcbind, "do not register with rpcbind" },
+	{ "clients", "CIDR,...", set_clients, "who may connect, like 10.0.0.0/8,fd00::/8 (default: loopback only)" },
+	{ "rw", NULL, set_rw, "read-write: needs --upper (default where one is given)" },
+	{ "ro", NULL, set_ro, "read-only, although there is an upper" },
+	{ "no-root-squash", NULL, set_no_root_squash, "clients' root acts as root (default: as nobody)" },
+	{ "all-squash", NULL, set_all_squash, "every client's user acts as nobody" },
+	{ "sync", NULL, set_sync, "a change is on disk before its reply (default)" },
+	{ "async", NULL, set_async, "faster; a power cut may lose the last seconds of acknowledged changes" },
+	{ "threads", "N", set_threads, "the most calls that wait for disks at once (default 64)" },
+	{ "max-objects", "N", set_max_objects, "objects kept in memory, about 500 bytes each (default 1048576)" },
+	{ "userxattr", NULL, set_userxattr, "user.overlay.* instead of trusted.overlay.* (always so without root)" },
+	{ "key-file", "FILE", set_key_file, "key of the handles, 32 hex digits: the same on two servers of one image gives the same handles" },
+	{ "config", "FILE", read_config, "read options from FILE, 'name = value' each" },
+	{ "pid-file", "FILE", set_pid_file, "write the server's pid there" },
+	{ "foreground", NULL, set_foreground, "stay in the foreground and log to stderr" },
+	{ "log-level", "L", set_log_level, "error, warning, notice, info or debug (default info)" },
+	{ "json", NULL, set_json, "say what is served as one line of JSON" },
+};
+enum { ROWS = sizeof rows / sizeof *rows };
+
+static const char *nearest(const char *name);
+
+struct config_state {
+	struct options *o;
+	char *why;
+};
+
+static int config_line(void *user, const char *section, const char *name, const char *value)
+{
+	struct config_state *s = user;
+	const char *right = "there are no sections; write 'name = value' lines alone";
+	if (!*section) {
+		right = nearest(name);
+		for (size_t i = 0; i < ROWS; i++)
+			if (!strcmp(rows[i].name, name) && rows[i].set != read_config) {
+				char *kept = strdup(value);
+				right = kept ? rows[i].set(s->o, kept) : "out of memory";
+			}
+	}
+	if (!right)
+		return 1;
+	if (!s->why && asprintf(&s->why, "%s = %s: %s", name, value, right) < 0)
+		s->why = NULL;
+	return 0;
+}
+
+static const char *read_config(struct options *o, const char *path)
+{
+	static char err[1400];
+	struct config_state s = { .o = o };
+	int line = ini_parse(path, config_line, &s);
+	if (line < 0)
+		snprintf(err, sizeof err, "it can't be read: %s", strerror(errno));
+	else if (line > 0)
+		snprintf(err, sizeof err, "line %d: %s", line, s.why ? s.why : "it must be 'name = value', or a comment after '#'");
+	free(s.why);
+	return line ? err : NULL;
+}
+
+/* For an unknown name: the option that begins alike, as advice. */
+static const char *nearest(const char *name)
+{
+	static char err[200];
+	size_t best = 0, most = 0;
+	for (size_t i = 0; i < ROWS; i++) {
+		size_t n = 0;
+		while (name[n] && name[n] == rows[i].name[n])
+			n++;
+		if (n > most) {
+			most = n;
+			best = i;
+		}
+	}
+	if (most < 2)
+		return "there is no such option; overnfsd --help lists them";
+	snprintf(err, sizeof err, "there is no such option; did you mean %s?", rows[best].name);
+	return err;
+}
+
+static void print_help(void)
+{
+	puts("overnfsd serves a merged tree over NFSv3: read-only lower directories under a writable upper one.\n\n"
+	     "  overnfsd --lower DIR [--lower DIR...] [--upper DIR [--work DIR]] [options]\n\n"
+	     "Serve a base with its changes kept apart, then mount it:\n"
+	     "  overnfsd --lower /srv/base --upper /srv/changes\n"
+	     "  mount -t nfs -o vers=3,tcp,port=2049,mountport=2049,nolock 127.0.0.1:/overlay /mnt\n\n"
+	     "Let a network use it:\n"
+	     "  overnfsd --lower /srv/base --upper /srv/changes --listen 0.0.0.0 --clients 192.168.1.0/24\n\nOptions:");
+	for (size_t i = 0; i < ROWS; i++) {
+		char left[40];
+		snprintf(left, sizeof left, "--%s%s%s", rows[i].name, rows[i].argument ? " " : "", rows[i].argument ? rows[i].argument : "");
+		printf("  %-22s %s\n", left, rows[i].help);
+	}
+	puts("  --help                 this\n  --version              the version");
+}
+
+static int complain(const char *option, const char *value, const char *right)
+{
+	fprintf(stderr, "overnfsd: --%s%s%s: %s\n", option, value ? " " : "", value ? value : "", right);
+	return 1;
+}
+
+static int check(struct options *o)
+{
+	static const char *const loopback[] = { "127.0.0.1", "::1" };
+	if (o->read_write && !o->upper)
+		return complain("rw", NULL, "needs a writable layer: add --upper DIR");
+	if (!o->nlowers && !o->upper) {
+		fputs("overnfsd: no layer given: name at least one with --lower DIR or --upper DIR (overnfsd --help shows examples)\n", stderr);
+		return 1;
+	}
+	o->default_clients = !o->clients.nclients;
+	if (o->default_clients)
+		set_clients(o, "127.0.0.0/8,::1");
+	for (size_t i = 0; !o->nlisten && i < 2; i++)
+		o->listen[i] = loopback[i];
+	return -1;
+}
+
+int options_parse(struct options *o, int argc, char **argv)
+{
+	struct option table[ROWS + 3] = { { 0 } };
+	*o = (struct options){ .export_path = "/overlay", .port = 2049, .rpcbind = true, .sync = true, .squash = SQUASH_ROOT, .log_level = 6 };
+	for (int i = 0; i < ROWS; i++)
+		table[i] = (struct option){ rows[i].name, rows[i].argument ? required_argument : no_argument, NULL, i };
+	table[ROWS] = (struct option){ "help", no_argument, NULL, 'h' + 1000 };
+	table[ROWS + 1] = (struct option){ "version", no_argument, NULL, 'V' + 1000 };
+	for (int c; (c = getopt_long(argc, argv, "hV", table, NULL)) != -1;) {
+		if (c == 'h' || c == 'h' + 1000) {
+			print_help();
+			return 0;
+		}
+		if (c == 'V' || c == 'V' + 1000) {
+			puts("overnfsd " OVERNFSD_VERSION);
+			return 0;
+		}
+		if (c == '?') {
+			fputs("overnfsd: overnfsd --help lists the options\n", stderr);
+			return 1;
+		}
+		const char *right = rows[c].set(o, optarg);
+		if (right)
+			return complain(rows[c].name, optarg, right);
+	}
+	if (optind < argc) {
+		fprintf(stderr, "overnfsd: '%s' is not an option; a layer is given with --lower %s\n", argv[optind], argv[optind]);
+		return 1;
+	}
+	return check(o);
+}

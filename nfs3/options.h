@@ -1,0 +1,28 @@
+/* options.h: what the user asked for, on the command line or in a configuration file. */
+#ifndef OVERNFSD_OPTIONS_H
+#define OVERNFSD_OPTIONS_H
+
+#include "exports.h"
+
+enum { OPTIONS_ADDRESSES = 16, OPTIONS_LOWERS = 500 };
+
+struct options {
+	const char *lowers[OPTIONS_LOWERS + 1]; /* topmost first; one more than allowed, for the engine to refuse */
+	size_t nlowers;
+	const char *upper, *work, *export_path, *key_file, *pid_file;
+	const char *listen[OPTIONS_ADDRESSES];
+	size_t nlisten;
+	uint16_t port, mount_port; /* 0: any free one; mount_port is port unless given */
+	bool has_mount_port, rpcbind, read_write, read_only, sync, userxattr, foreground, json;
+	enum squash squash;
+	struct export clients; /* its clients alone are used */
+	bool default_clients;
+	int threads, log_level;
+	size_t max_objects;
+};
+
+/* Fills o from argv. Returns -1 to go on, else the exit code: --help and --version print and exit 0, a mistake prints what is
+ * wrong and what would be right, and exits 1. Strings live as long as the process. */
+int options_parse(struct options *o, int argc, char **argv);
+
+#endif

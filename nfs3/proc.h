@@ -1,0 +1,41 @@
+/* proc.h: the procedures of NFS version 3, and what they share. */
+#ifndef OVERNFSD_PROC_H
+#define OVERNFSD_PROC_H
+
+#include "attr.h"
+#include "exports.h"
+#include "rpc.h"
+
+enum { TCP_TRANSFER = 1 << 20, UDP_TRANSFER = 1 << 15 };
+
+/* The object of a handle, counted, with the export and the caller: how each procedure begins. */
+struct request {
+	const struct export *export;
+	struct overlay *ov;
+	struct overlay_cred cred;
+};
+void request_begin(struct request *r, const struct rpc_call *call);
+nfsstat3 request_object(struct request *r, const nfs_fh3 *fh, struct object **o);
+/* Also refuses what is no directory. */
+nfsstat3 request_dir(struct request *r, const nfs_fh3 *fh, struct object **dir);
+/* A name that is to be made or removed: status 'dots' for "." and "..". */
+nfsstat3 check_new_name(const char *name, nfsstat3 dots);
+void post_op_of(struct request *r, struct object *o, post_op_attr *p); /* o may be NULL */
+uint32_t transfer_max(const struct rpc_call *call);
+void fh_to(struct request *r, const struct object *o, nfs_fh3 *fh, uint8_t space[HANDLE_SIZE]); /* fh points into space */
+
+/* The tables; rpc_program.user is the struct export. */
+extern const struct rpc_proc nfs3_procs[22];
+extern const struct rpc_proc mount3_procs[6];
+extern const struct rpc_proc mount1_procs[6]; /* for showmount; without MNT, as NFS version 2 is not served */
+
+#define PROC(name, args, res) void proc_##name(struct rpc_call *call, void *args, void *res)
+PROC(getattr, a, r); PROC(setattr, a, r); PROC(lookup, a, r); PROC(access, a, r); PROC(readlink, a, r);
+PROC(read, a, r); PROC(write, a, r); PROC(commit, a, r);
+PROC(create, a, r); PROC(mkdir, a, r); PROC(symlink, a, r); PROC(mknod, a, r);
+PROC(remove, a, r); PROC(rmdir, a, r); PROC(rename, a, r); PROC(link, a, r);
+PROC(readdir, a, r); PROC(readdirplus, a, r); PROC(fsstat, a, r); PROC(fsinfo, a, r); PROC(pathconf, a, r);
+void free_lookup(void *res); void free_readlink(void *res); void free_read(void *res); void free_new(void *res);
+void free_readdir(void *res); void free_readdirplus(void *res);
+
+#endif
