@@ -19,7 +19,7 @@ GEN_SRC = $(BUILD)/gen/nfs3_xdr.c $(BUILD)/gen/mount3_xdr.c
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 LIB_OBJ = $(call objects,$(RPC_SRC) $(OVERLAY_SRC) $(NFS3_SRC)) $(patsubst $(BUILD)/gen/%.c,$(BUILD)/gen/%.o,$(GEN_SRC))
 UNIT = $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
-E2E = $(patsubst tests/e2e/%.c,$(BUILD)/tests/e2e/%,$(wildcard tests/e2e/*.c))
+E2E = $(patsubst tests/e2e/%.c,$(BUILD)/tests/e2e/%,$(wildcard tests/e2e/test_*.c))
 
 .PHONY: all help run check deps unit e2e asan tsan lint install clean bench
 all: $(BUILD)/overnfsd ## build the daemon, in build/
@@ -49,10 +49,11 @@ $(BUILD)/tests/unit/%: tests/unit/%.c $(LIB_OBJ)
 	@mkdir -p $(@D)
 	@echo "  cc   $<"
 	$(V)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_OBJ) -lcmocka $(LDLIBS)
-$(BUILD)/tests/e2e/%: tests/e2e/%.c $(GEN)
+E2E_OBJ = $(BUILD)/tests/e2e/client.o $(BUILD)/gen/nfs3_xdr.o $(BUILD)/gen/mount3_xdr.o
+$(BUILD)/tests/e2e/%: tests/e2e/%.c $(E2E_OBJ)
 	@mkdir -p $(@D)
 	@echo "  cc   $<"
-	$(V)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< -lnfs -lcmocka $(LDLIBS)
+	$(V)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(E2E_OBJ) -lnfs -lcmocka $(LDLIBS)
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
