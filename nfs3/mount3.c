@@ -175,13 +175,12 @@ static void umntall(struct rpc_call *call, void *args, void *res)
 static void list_exports(struct rpc_call *call, void *args, void *res)
 {
 	const struct export *e = call->user;
-	exports node = calloc(1, sizeof *node);
+	exports *list = res;
 	(void)args;
-	*(exports *)res = node;
-	if (!node)
+	if (!(*list = calloc(1, sizeof **list)))
 		return;
-	node->ex_dir = strdup(e->path);
-	groups *tail = &node->ex_groups;
+	(*list)->ex_dir = strdup(e->path);
+	groups *tail = &(*list)->ex_groups;
 	for (int i = 0; i < e->nclients; i++) {
 		groups g = calloc(1, sizeof *g);
 		if (!g)

@@ -29,12 +29,12 @@ extern const struct rpc_proc nfs3_procs[22];
 extern const struct rpc_proc mount3_procs[6];
 extern const struct rpc_proc mount1_procs[6]; /* for showmount; without MNT, as NFS version 2 is not served */
 
-#define PROC(name, args, res) void proc_##name(struct rpc_call *call, void *args, void *res)
-PROC(getattr, a, r); PROC(setattr, a, r); PROC(lookup, a, r); PROC(access, a, r); PROC(readlink, a, r);
-PROC(read, a, r); PROC(write, a, r); PROC(commit, a, r);
-PROC(create, a, r); PROC(mkdir, a, r); PROC(symlink, a, r); PROC(mknod, a, r);
-PROC(remove, a, r); PROC(rmdir, a, r); PROC(rename, a, r); PROC(link, a, r);
-PROC(readdir, a, r); PROC(readdirplus, a, r); PROC(fsstat, a, r); PROC(fsinfo, a, r); PROC(pathconf, a, r);
+typedef void rpc_run(struct rpc_call *call, void *args, void *res);
+rpc_run proc_getattr, proc_setattr, proc_lookup, proc_access, proc_readlink;
+rpc_run proc_read, proc_write, proc_commit;
+rpc_run proc_create, proc_mkdir, proc_symlink, proc_mknod;
+rpc_run proc_remove, proc_rmdir, proc_rename, proc_link;
+rpc_run proc_readdir, proc_readdirplus, proc_fsstat, proc_fsinfo, proc_pathconf;
 void free_lookup(void *res); void free_readlink(void *res); void free_read(void *res); void free_new(void *res);
 void free_readdir(void *res); void free_readdirplus(void *res);
 

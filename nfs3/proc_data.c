@@ -55,7 +55,7 @@ void proc_write(struct rpc_call *call, void *args, void *res)
 	struct request rq;
 	struct object *o;
 	struct overlay_wcc wcc = { 0 };
-	writeverf3 verf;
+	writeverf3 verf = { 0 };
 	request_begin(&rq, call);
 	r->status = request_object(&rq, &a->file, &o);
 	if (!r->status && (a->count != a->data.data_len || a->stable > FILE_SYNC))

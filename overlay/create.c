@@ -31,7 +31,7 @@ static int make_temp(struct overlay *ov, const struct overlay_cred *cred, const 
 		gid = m->set->gid;
 	if (m->type == S_IFDIR)
 		rc = mkdirat(ov->work_fd, temp, 0700);
-	else if (m->type == S_IFLNK)
+	else if (m->type == S_IFLNK && m->target)
 		rc = symlinkat(m->target, ov->work_fd, temp);
 	else if (m->type == S_IFREG)
 		rc = (fd = openat(ov->work_fd, temp, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600)) < 0 ? -1 : close(fd);

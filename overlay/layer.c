@@ -226,8 +226,9 @@ static int drop_locked(struct fds *fds, struct fdent *e)
 
 void fds_destroy(struct fds *fds)
 {
-	while (fds->lru.next && fds->lru.next != &fds->lru) {
-		int fd = drop_locked(fds, fds->lru.next);
+	for (struct fdent *e = fds->lru.next, *next; e && e != &fds->lru; e = next) {
+		next = e->next;
+		int fd = drop_locked(fds, e);
 		if (fd >= 0)
 			close(fd);
 	}
@@ -300,7 +301,7 @@ int place_pin(struct overlay *ov, struct place *place, enum fd_kind kind, struct
 	struct fdent *parent;
 	if ((*ent = cached(ov, place, kind)))
 		return 0;
-	int rc = place_pin(ov, place->parent, FD_PATH, &parent);
+	int rc = place->parent ? place_pin(ov, place->parent, FD_PATH, &parent) : -EBADF; /* a root's stand in the cache for good */
 	if (rc)
 		return rc;
 	/* reading must not move a lower's access times; O_NOATIME is for the owner and root alone */

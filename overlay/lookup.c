@@ -242,6 +242,8 @@ static int find_identity(struct overlay *ov, struct found *f, struct search *s)
 	struct fdent *parent;
 	const char *name;
 	struct overlay_id own;
+	if (!f->upper && !f->nlower)
+		return -ENOENT;
 	if (!f->upper)
 		return id_of_place(ov, f->lower[0], &f->st, &f->id);
 	int rc = place_pin_parent(ov, f->upper, &parent, &name);

@@ -483,7 +483,7 @@ static void read_places(struct map *map, const struct overlay_id *id, struct pla
 /* Oldest first, as the writer will. The chain is newest first. */
 static void apply_pending(struct places *ps, const struct pending *p, const struct overlay_id *id)
 {
-	const struct pending *stack[64];
+	const struct pending *stack[64] = { NULL };
 	int n = 0;
 	for (; p && n < 64; p = p->chain)
 		if (same_id(&p->id, id))

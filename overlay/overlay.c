@@ -222,7 +222,7 @@ static int open_layers(struct overlay *ov, const struct overlay_config *c, char 
 		rc = layer_open(ov, &ov->layers[ov->nlayers++], c->upper, err, errlen);
 	for (size_t i = 0; !rc && i < c->nlowers; i++)
 		rc = layer_open(ov, &ov->layers[ov->nlayers++], c->lowers[i], err, errlen);
-	return rc;
+	return !rc && !ov->nlayers ? -EINVAL : rc; /* check_config saw to it that there is one */
 }
 
 static size_t default_fds(void)

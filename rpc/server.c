@@ -175,7 +175,7 @@ static void plain_address(struct sockaddr_storage *a)
 static void accept_all(struct rpc_server *s, int listener)
 {
 	for (int i = 0; i < 64; i++) {
-		struct sockaddr_storage peer;
+		struct sockaddr_storage peer = { 0 };
 		socklen_t len = sizeof peer;
 		int on = 1, fd = accept4(listener, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd < 0) {
@@ -366,11 +366,11 @@ static void *work(void *arg)
 	struct rpc_server *s = w->server;
 	pthread_mutex_lock(&s->lock);
 	while (true) {
-		while (!w->shard && !atomic_load(&s->stopping))
+		struct shard *sh;
+		while (!(sh = w->shard) && !atomic_load(&s->stopping))
 			pthread_cond_wait(&w->wake, &s->lock);
-		if (atomic_load(&s->stopping))
+		if (!sh || atomic_load(&s->stopping))
 			break;
-		struct shard *sh = w->shard;
 		pthread_mutex_unlock(&s->lock);
 		lead(w, sh);
 		pthread_mutex_lock(&s->lock);
