@@ -222,7 +222,7 @@ static int open_layers(struct overlay *ov, const struct overlay_config *c, char 
 		rc = layer_open(ov, &ov->layers[ov->nlayers++], c->upper, err, errlen);
 	for (size_t i = 0; !rc && i < c->nlowers; i++)
 		rc = layer_open(ov, &ov->layers[ov->nlayers++], c->lowers[i], err, errlen);
-	return !rc && !ov->nlayers ? -EINVAL : rc; /* check_config saw to it that there is one */
+	return rc;
 }
 
 static size_t default_fds(void)
@@ -236,7 +236,7 @@ static size_t default_fds(void)
 static int start(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
 {
 	int rc = open_layers(ov, c, err, errlen);
-	if (rc)
+	if (rc || !ov->layers[0].root) /* there is one: check_config saw to it */
 		return rc;
 	ov->privileged = geteuid() == 0;
 	int top = ov->layers[0].root->fds[FD_READ]->fd;
