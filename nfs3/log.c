@@ -2,10 +2,11 @@
 #include "log.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <syslog.h>
 
-static int max_level = 6, use_syslog; /* set once, before there are threads */
+static atomic_int max_level = 6, use_syslog; /* set again once the start went well, when workers may log already */
 
 void log_start(int level, int to_syslog)
 {

@@ -21,6 +21,8 @@ nfsstat3 request_dir(struct request *r, const nfs_fh3 *fh, struct object **dir);
 /* A name that is to be made or removed: status 'dots' for "." and "..". */
 nfsstat3 check_new_name(const char *name, nfsstat3 dots);
 void post_op_of(struct request *r, struct object *o, post_op_attr *p); /* o may be NULL */
+/* What the engine found around the change; where the call was refused before it got there, at least what o (may be NULL) is now. */
+void wcc_of(struct request *r, struct object *o, struct overlay_wcc *wcc, wcc_data *d);
 uint32_t transfer_max(const struct rpc_call *call);
 void fh_to(struct request *r, const struct object *o, nfs_fh3 *fh, uint8_t space[HANDLE_SIZE]); /* fh points into space */
 

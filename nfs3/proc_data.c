@@ -64,7 +64,7 @@ void proc_write(struct rpc_call *call, void *args, void *res)
 	if (!r->status)
 		r->status = errno_to_nfsstat3(
 			overlay_write(rq.ov, &rq.cred, o, a->offset, a->data.data_val, a->count, a->stable != UNSTABLE, &wcc));
-	wcc_to_wcc_data(rq.ov, &wcc, r->status ? &r->WRITE3res_u.file_wcc : &ok->file_wcc);
+	wcc_of(&rq, o, &wcc, r->status ? &r->WRITE3res_u.file_wcc : &ok->file_wcc);
 	if (!r->status) {
 		ok->count = a->count;
 		ok->committed = a->stable == UNSTABLE ? UNSTABLE : FILE_SYNC;
@@ -84,7 +84,7 @@ void proc_commit(struct rpc_call *call, void *args, void *res)
 	r->status = request_object(&rq, &a->file, &o);
 	if (!r->status)
 		r->status = errno_to_nfsstat3(overlay_commit(rq.ov, &rq.cred, o, &wcc));
-	wcc_to_wcc_data(rq.ov, &wcc, r->status ? &r->COMMIT3res_u.file_wcc : &r->COMMIT3res_u.resok.file_wcc);
+	wcc_of(&rq, o, &wcc, r->status ? &r->COMMIT3res_u.file_wcc : &r->COMMIT3res_u.resok.file_wcc);
 	if (!r->status)
 		put_verifier(rq.ov, r->COMMIT3res_u.resok.verf);
 	overlay_put(rq.ov, o);

@@ -39,10 +39,7 @@ static void making_end(struct making *m, nfsstat3 st, newres *r)
 			fh_to(&m->rq, m->made, &ok->obj.post_op_fh3_u.handle, space);
 		attr_to_post_op(m->rq.ov, &m->attr, &ok->obj_attributes);
 	}
-	/* The directory was there but the name was refused: its attributes are known all the same. */
-	if (st && m->dir && !m->wcc.have_after)
-		m->wcc.have_after = !overlay_getattr(m->rq.ov, m->dir, &m->wcc.after);
-	wcc_to_wcc_data(m->rq.ov, &m->wcc, st ? &r->newres_u.dir_wcc : &ok->dir_wcc);
+	wcc_of(&m->rq, m->dir, &m->wcc, st ? &r->newres_u.dir_wcc : &ok->dir_wcc);
 	overlay_put(m->rq.ov, m->made);
 	overlay_put(m->rq.ov, m->dir);
 }
@@ -131,15 +128,13 @@ static void run_removal(struct rpc_call *call, const diropargs3 *a, wccres *r, r
 		r->status = check_new_name(a->name, strcmp(a->name, ".") ? dotdot : dot);
 	if (!r->status)
 		r->status = errno_to_nfsstat3(removal(rq.ov, &rq.cred, dir, a->name, &wcc));
-	if (r->status && dir && !wcc.have_after)
-		wcc.have_after = !overlay_getattr(rq.ov, dir, &wcc.after);
-	wcc_to_wcc_data(rq.ov, &wcc, &r->wcc);
+	wcc_of(&rq, dir, &wcc, &r->wcc);
 	overlay_put(rq.ov, dir);
 }
 
 void proc_remove(struct rpc_call *call, void *args, void *res)
 {
-	run_removal(call, args, res, overlay_remove, NFS3ERR_ISDIR, NFS3ERR_ISDIR);
+	run_removal(call, args, res, overlay_remove, NFS3ERR_INVAL, NFS3ERR_INVAL);
 }
 
 void proc_rmdir(struct rpc_call *call, void *args, void *res)
@@ -164,12 +159,8 @@ void proc_rename(struct rpc_call *call, void *args, void *res)
 		r->status = check_new_name(a->to.name, NFS3ERR_INVAL);
 	if (!r->status)
 		r->status = errno_to_nfsstat3(overlay_rename(rq.ov, &rq.cred, from, a->from.name, to, a->to.name, &from_wcc, &to_wcc));
-	if (from && !from_wcc.have_after)
-		from_wcc.have_after = !overlay_getattr(rq.ov, from, &from_wcc.after);
-	if (to && !to_wcc.have_after)
-		to_wcc.have_after = !overlay_getattr(rq.ov, to, &to_wcc.after);
-	wcc_to_wcc_data(rq.ov, &from_wcc, &r->fromdir_wcc);
-	wcc_to_wcc_data(rq.ov, &to_wcc, &r->todir_wcc);
+	wcc_of(&rq, from, &from_wcc, &r->fromdir_wcc);
+	wcc_of(&rq, to, &to_wcc, &r->todir_wcc);
 	overlay_put(rq.ov, from);
 	overlay_put(rq.ov, to);
 }
@@ -197,9 +188,7 @@ void proc_link(struct rpc_call *call, void *args, void *res)
 		attr_to_post_op(rq.ov, &attr, &r->file_attributes);
 	else
 		post_op_of(&rq, o, &r->file_attributes);
-	if (dir && !wcc.have_after)
-		wcc.have_after = !overlay_getattr(rq.ov, dir, &wcc.after);
-	wcc_to_wcc_data(rq.ov, &wcc, &r->linkdir_wcc);
+	wcc_of(&rq, dir, &wcc, &r->linkdir_wcc);
 	overlay_put(rq.ov, dir);
 	overlay_put(rq.ov, o);
 }

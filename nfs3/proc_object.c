@@ -40,6 +40,13 @@ void post_op_of(struct request *r, struct object *o, post_op_attr *p)
 	attr_to_post_op(r->ov, o && !overlay_getattr(r->ov, o, &a) ? &a : NULL, p);
 }
 
+void wcc_of(struct request *r, struct object *o, struct overlay_wcc *wcc, wcc_data *d)
+{
+	if (o && !wcc->have_after)
+		wcc->have_after = !overlay_getattr(r->ov, o, &wcc->after);
+	wcc_to_wcc_data(r->ov, wcc, d);
+}
+
 uint32_t transfer_max(const struct rpc_call *call)
 {
 	return call->udp ? UDP_TRANSFER : TCP_TRANSFER;
@@ -84,7 +91,7 @@ void proc_setattr(struct rpc_call *call, void *args, void *res)
 		r->status = sattr3_to_setattr(&a->new_attributes, &set);
 	if (!r->status)
 		r->status = errno_to_nfsstat3(overlay_setattr(rq.ov, &rq.cred, o, &set, a->guard.check ? &guard : NULL, &wcc));
-	wcc_to_wcc_data(rq.ov, &wcc, &r->wcc);
+	wcc_of(&rq, o, &wcc, &r->wcc);
 	overlay_put(rq.ov, o);
 }
 

@@ -178,7 +178,7 @@ static int may_setattr(struct overlay *ov, const struct overlay_cred *cred, stru
 {
 	bool owner = cred->uid == 0 || cred->uid == a->uid;
 	if (set->set_size && o->type != S_IFREG)
-		return o->type == S_IFDIR ? -EISDIR : -EINVAL;
+		return -EINVAL;
 	if (set->set_size && (int64_t)set->size < 0)
 		return -EFBIG;
 	if (set->set_mode && !owner)

@@ -226,7 +226,7 @@ int overlay_link(struct overlay *ov, const struct overlay_cred *cred, struct obj
 	if (rc == -ENOENT)
 		rc = -EACCES;
 	if (!rc && o->type == S_IFDIR)
-		rc = -EPERM;
+		rc = -EINVAL;
 	if (!rc && !ov->writable)
 		rc = -EROFS;
 	if (!rc && !overlay_lookup(ov, cred, dir, name, &there, NULL))

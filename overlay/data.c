@@ -10,7 +10,7 @@ static int may_use(struct overlay *ov, const struct overlay_cred *cred, struct o
 {
 	struct overlay_attr a;
 	if (o->type != S_IFREG)
-		return o->type == S_IFDIR ? -EISDIR : -EINVAL;
+		return -EINVAL; /* of directories too: READ and WRITE list no ISDIR */
 	int rc = attr_get(ov, o, &a);
 	if (rc || a.uid == cred->uid || !cred->uid)
 		return rc;

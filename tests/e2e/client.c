@@ -336,7 +336,8 @@ nfsstat3 client_read(struct client *c, const struct fh *fh, uint64_t offset, uin
 		READ3resok *ok = &r.READ3res_u.resok;
 		assert_int_equal(ok->count, ok->data.data_len);
 		assert_true(ok->count <= count);
-		memcpy(buf, ok->data.data_val, ok->count);
+		if (ok->count)
+			memcpy(buf, ok->data.data_val, ok->count);
 		*got = ok->count;
 		*eof = ok->eof;
 	}
