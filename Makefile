@@ -18,8 +18,11 @@ GEN = $(BUILD)/gen/nfs3.h $(BUILD)/gen/mount3.h
 GEN_SRC = $(BUILD)/gen/nfs3_xdr.c $(BUILD)/gen/mount3_xdr.c
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 LIB_OBJ = $(call objects,$(RPC_SRC) $(OVERLAY_SRC) $(NFS3_SRC)) $(patsubst $(BUILD)/gen/%.c,$(BUILD)/gen/%.o,$(GEN_SRC))
-UNIT = $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c))
-E2E = $(patsubst tests/e2e/%.c,$(BUILD)/tests/e2e/%,$(wildcard tests/e2e/test_*.c))
+# tests/AREA/test_*.c is a program each. Unit tests link the server's own objects, the others a client of the wire (tests/e2e/client.c)
+# and what else their area holds.
+UNIT = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
+AREAS = $(filter-out unit,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
+WIRE = $(foreach a,$(AREAS),$(patsubst %.c,$(BUILD)/%,$(wildcard tests/$(a)/test_*.c)))
 
 .PHONY: all help run check deps unit e2e asan tsan lint install clean bench
 all: $(BUILD)/overnfsd ## build the daemon, in build/
@@ -45,15 +48,20 @@ $(BUILD)/gen/%_xdr.c: nfs3/%.x $(BUILD)/gen/%.h
 	@mkdir -p $(@D)/new && rm -f $(@D)/new/$*_xdr.c
 	$(V)cd nfs3 && rpcgen -c -o $(abspath $(@D))/new/$*_xdr.c $*.x && mv $(abspath $(@D))/new/$*_xdr.c $(abspath $@)
 
-$(BUILD)/tests/unit/%: tests/unit/%.c $(LIB_OBJ)
+$(UNIT): $(BUILD)/%: %.c $(LIB_OBJ)
 	@mkdir -p $(@D)
 	@echo "  cc   $<"
 	$(V)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_OBJ) -lcmocka $(LDLIBS)
-E2E_OBJ = $(BUILD)/tests/e2e/client.o $(BUILD)/gen/nfs3_xdr.o $(BUILD)/gen/mount3_xdr.o
-$(BUILD)/tests/e2e/%: tests/e2e/%.c $(E2E_OBJ)
-	@mkdir -p $(@D)
-	@echo "  cc   $<"
-	$(V)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(E2E_OBJ) -lnfs -lcmocka $(LDLIBS)
+WIRE_OBJ = $(BUILD)/tests/e2e/client.o $(BUILD)/gen/nfs3_xdr.o $(BUILD)/gen/mount3_xdr.o
+area_objects = $(call objects,$(filter-out $(wildcard tests/$(1)/test_*.c) tests/e2e/client.c,$(wildcard tests/$(1)/*.c)))
+define wire_rule
+$(1): $(patsubst $(BUILD)/%,%,$(1)).c $(WIRE_OBJ) $(call area_objects,$(notdir $(patsubst %/,%,$(dir $(1)))))
+	@mkdir -p $$(@D)
+	@echo "  cc   $$<"
+	$$(V)$$(CC) $$(CPPFLAGS) -Itests/e2e $$(ALL_CFLAGS) $$(LDFLAGS) -o $$@ $$(filter %.c %.o,$$^) -lnfs -lcmocka $$(LDLIBS)
+endef
+$(foreach t,$(WIRE),$(eval $(call wire_rule,$(t))))
+$(BUILD)/tests/%.o: CPPFLAGS += -Itests/e2e
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -67,7 +75,7 @@ check: deps ## all tests
 	@$(MAKE) --no-print-directory all tests-built
 	@tests/run-tests $(BUILD)
 .PHONY: tests-built
-tests-built: $(UNIT) $(E2E)
+tests-built: $(UNIT) $(WIRE)
 
 asan: ## build with AddressSanitizer and UBSan, in build/asan, and run all tests
 	@$(MAKE) --no-print-directory BUILD=build/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" check
