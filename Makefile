@@ -89,8 +89,10 @@ bench: all ## measure against the bare echo server and, where installed, the riv
 
 install: all ## install below $(DESTDIR)$(PREFIX)
 	install -D -m 755 $(BUILD)/overnfsd $(DESTDIR)$(PREFIX)/sbin/overnfsd
-	install -D -m 644 etc/overnfsd.8 $(DESTDIR)$(PREFIX)/share/man/man8/overnfsd.8
-	install -D -m 644 etc/overnfsd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/overnfsd.service
+	for page in etc/*.[1-8]; do install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
+	install -D -m 644 etc/overnfsd.conf $(DESTDIR)$(PREFIX)/share/doc/overnfsd/overnfsd.conf
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's,/usr/local/sbin,$(PREFIX)/sbin,' etc/overnfsd.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/overnfsd.service
 clean: ## remove build/
 	rm -rf build
 .SECONDARY:

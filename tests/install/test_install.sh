@@ -1,0 +1,29 @@
+#!/bin/bash
+# What make install lays down is complete, and the manual, the sample configuration and --help tell of the same options.
+set -u
+server=${OVERNFSD:-build/overnfsd}
+dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
+failed=0
+wrong() { echo "wrong: $*"; failed=1; }
+
+make --no-print-directory BUILD="${BUILD:-build}" install PREFIX=/usr DESTDIR="$dir" >"$dir/log" 2>&1 || { cat "$dir/log"; wrong "make install failed"; }
+for f in sbin/overnfsd share/man/man8/overnfsd.8 share/man/man5/overnfsd.conf.5 lib/systemd/system/overnfsd.service share/doc/overnfsd/overnfsd.conf; do
+	[ -s "$dir/usr/$f" ] || wrong "$f was not installed"
+done
+"$dir/usr/sbin/overnfsd" --version | grep -q '^overnfsd [0-9]' || wrong "the installed server does not say its version"
+grep -q '^ExecStart=/usr/sbin/overnfsd' "$dir/usr/lib/systemd/system/overnfsd.service" || wrong "the unit does not start the installed server"
+
+help=$("$server" --help | sed -n 's/^  --\([a-z-]*\).*/\1/p' | sort)
+manual=$(grep -E '^\.It Fl ' etc/overnfsd.8 | grep -oE 'Fl -[a-z-]+' | sed 's/Fl -//' ; grep -oE ', -[a-z-]+' etc/overnfsd.8 | sed 's/, -//')
+[ -n "$help" ] || wrong "--help lists no option"
+for o in $help; do grep -qx -- "$o" <<<"$manual" || wrong "--$o is in --help but not in overnfsd(8)"; done
+for o in $(sort -u <<<"$manual"); do grep -qx -- "$o" <<<"$help" || wrong "--$o is in overnfsd(8) but not in --help"; done
+
+mkdir "$dir/base" "$dir/changes" "$dir/work"
+sed "s,/srv/overlay,$dir,; s,^# listen = .*,listen = 127.0.0.1,; s,^# clients = .*,clients = 127.0.0.0/8," etc/overnfsd.conf >"$dir/conf"
+"$server" --config "$dir/conf" --port 0 --no-rpcbind --foreground --json >"$dir/out" 2>"$dir/err" & pid=$!
+until [ -s "$dir/out" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.05; done
+grep -q '"export":"/overlay"' "$dir/out" || { cat "$dir/err"; wrong "the sample configuration does not start"; }
+kill -TERM $pid 2>/dev/null; wait $pid || wrong "the server with the sample configuration did not end cleanly"
+[ $failed -eq 0 ] && echo "installed files, manual, configuration and --help agree"
+exit $failed
