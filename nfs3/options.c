@@ -178,6 +178,18 @@ enum { ROWS = sizeof rows / sizeof *rows };
 
 static const char *nearest(const char *name);
 
+/* Values out of a file, which must live as long as the process. */
+static char **kept;
+static size_t nkept;
+
+static const char *keep(const char *value)
+{
+	char **more = realloc(kept, (nkept + 1) * sizeof *more);
+	if (more)
+		kept = more;
+	return more ? kept[nkept] = strdup(value), kept[nkept++] : NULL;
+}
+
 struct config_state {
 	struct options *o;
 	char *why;
@@ -191,8 +203,8 @@ static int config_line(void *user, const char *section, const char *name, const 
 		right = nearest(name);
 		for (size_t i = 0; i < ROWS; i++)
 			if (!strcmp(rows[i].name, name) && rows[i].set != read_config) {
-				char *kept = strdup(value);
-				right = kept ? rows[i].set(s->o, kept) : "out of memory";
+				const char *v = keep(value);
+				right = v ? rows[i].set(s->o, v) : "out of memory";
 			}
 	}
 	if (!right)

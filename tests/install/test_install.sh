@@ -24,6 +24,6 @@ sed "s,/srv/overlay,$dir,; s,^# listen = .*,listen = 127.0.0.1,; s,^# clients = 
 "$server" --config "$dir/conf" --port 0 --no-rpcbind --foreground --json >"$dir/out" 2>"$dir/err" & pid=$!
 until [ -s "$dir/out" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.05; done
 grep -q '"export":"/overlay"' "$dir/out" || { cat "$dir/err"; wrong "the sample configuration does not start"; }
-kill -TERM $pid 2>/dev/null; wait $pid || wrong "the server with the sample configuration did not end cleanly"
+kill -TERM $pid 2>/dev/null; wait $pid || { cat "$dir/err"; wrong "the server with the sample configuration did not end cleanly"; }
 [ $failed -eq 0 ] && echo "installed files, manual, configuration and --help agree"
 exit $failed
