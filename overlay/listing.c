@@ -1,11 +1,13 @@
 /*
- * listing.c: merged directories. A listing is sorted by a hash of the name, and the cookie is the hash: so an entry that
+ * listing.c: merged directories. A listing is sorted by a keyed hash of the name, and the cookie is the hash: so an entry that
  * stays is returned exactly once, whatever else comes and goes, with no state that a restart could lose (M5).
  */
 #include "internal.h"
 
 #include <dirent.h>
+#include <endian.h>
 #include <fcntl.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -31,15 +33,13 @@ struct listing {
 	uint64_t version; /* of the directory when it was read */
 };
 
-static uint64_t name_hash(const char *name)
+/* Keyed like the handles: a hash that anybody can compute, anybody can make two names collide in, and one of them would be lost to a client
+ * whose reply ended between the two. */
+static uint64_t name_hash(const struct overlay *ov, const char *name)
 {
-	uint64_t h = 0xcbf29ce484222325u;
-	for (; *name; name++)
-		h = (h ^ (uint8_t)*name) * 0x100000001b3u;
-	h ^= h >> 32;
-	h *= 0xd6e8feb86659fd93u;
-	h ^= h >> 32;
-	h &= 0x7fffffffffffffff; /* some clients keep cookies signed */
+	uint64_t h;
+	crypto_shorthash((uint8_t *)&h, (const uint8_t *)name, strlen(name), ov->key);
+	h = le64toh(h) & 0x7fffffffffffffff; /* some clients keep cookies signed */
 	return h < FIRST_COOKIE ? h + FIRST_COOKIE : h;
 }
 
@@ -52,7 +52,7 @@ void listing_put(struct listing *l)
 	free(l);
 }
 
-static int add_item(struct listing *l, const char *name, struct item item)
+static int add_item(const struct overlay *ov, struct listing *l, const char *name, struct item item)
 {
 	size_t len = strlen(name) + 1;
 	if (l->count == l->room) {
@@ -72,7 +72,7 @@ static int add_item(struct listing *l, const char *name, struct item item)
 		l->names_room = room;
 	}
 	item.name = (uint32_t)l->names_len;
-	item.hash = name_hash(name);
+	item.hash = name_hash(ov, name);
 	memcpy(l->names + l->names_len, name, len);
 	l->names_len += len;
 	l->items[l->count++] = item;
@@ -126,7 +126,7 @@ static int read_layer(struct overlay *ov, struct object *dir, struct place *plac
 				item.flags |= WHITEOUT;
 			if (d->d_type == DT_DIR)
 				item.flags |= IS_DIR;
-			rc = add_item(l, d->d_name, item);
+			rc = add_item(ov, l, d->d_name, item);
 		}
 	if (!rc && n < 0)
 		rc = -errno;
