@@ -75,7 +75,7 @@ check: deps ## all tests
 	@$(MAKE) --no-print-directory all tests-built
 	@tests/run-tests $(BUILD)
 .PHONY: tests-built
-tests-built: $(UNIT) $(WIRE)
+tests-built: all $(UNIT) $(WIRE)
 
 asan: ## build with AddressSanitizer and UBSan, in build/asan, and run all tests
 	@$(MAKE) --no-print-directory BUILD=build/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" check

@@ -39,23 +39,23 @@ static int parse_range(const char *text, struct client_range *r)
 	return 0;
 }
 
-int export_parse_clients(struct export *e, const char *list, char *err, size_t errlen)
+int client_list_parse(struct client_list *l, const char *text, char *err, size_t errlen)
 {
-	char *copy = strdup(list), *save = NULL;
+	char *copy = strdup(text), *save = NULL;
 	int rc = copy ? 0 : -ENOMEM;
 	for (char *t = copy ? strtok_r(copy, ",", &save) : NULL; t && !rc; t = strtok_r(NULL, ",", &save)) {
-		if (e->nclients == 64 || parse_range(t, &e->clients[e->nclients])) {
+		if (l->n == CLIENT_RANGES || parse_range(t, &l->at[l->n])) {
 			snprintf(err, errlen, "'%s' is not a range of addresses; write one like 10.0.0.0/8, 192.168.1.5 or fd00::/8 (at most 64 of them)", t);
 			rc = -EINVAL;
 		} else {
-			e->nclients++;
+			l->n++;
 		}
 	}
 	free(copy);
 	return rc;
 }
 
-bool export_allows(const struct export *e, const struct sockaddr_storage *peer)
+bool client_list_has(const struct client_list *l, const struct sockaddr_storage *peer)
 {
 	uint8_t a[16];
 	if (peer->ss_family == AF_INET6) {
@@ -64,8 +64,8 @@ bool export_allows(const struct export *e, const struct sockaddr_storage *peer)
 		memcpy(a, v4_prefix, 12);
 		memcpy(a + 12, &((const struct sockaddr_in *)peer)->sin_addr, 4);
 	}
-	for (int i = 0; i < e->nclients; i++) {
-		const struct client_range *r = &e->clients[i];
+	for (int i = 0; i < l->n; i++) {
+		const struct client_range *r = &l->at[i];
 		int bytes = r->bits / 8, rest = r->bits % 8;
 		if (!memcmp(a, r->address, (size_t)bytes) && (!rest || (a[bytes] ^ r->address[bytes]) >> (8 - rest) == 0))
 			return true;
@@ -78,12 +78,13 @@ void export_cred(const struct export *e, const struct rpc_call *call, struct ove
 	*cred = (struct overlay_cred){ .uid = call->uid, .gid = call->gid, .ngroups = call->ngroups };
 	memcpy(cred->groups, call->groups, sizeof cred->groups[0] * call->ngroups);
 	bool anonymous = call->flavor == 0 || e->squash == SQUASH_ALL;
-	if (anonymous || (e->squash == SQUASH_ROOT && cred->uid == 0)) {
+	bool no_root = e->squash == SQUASH_ROOT && !client_list_has(&e->root_clients, &call->peer);
+	if (anonymous || (no_root && cred->uid == 0)) {
 		cred->uid = e->anon_uid;
 		cred->gid = e->anon_gid;
 		cred->ngroups = 0;
 	}
-	for (uint32_t i = 0; e->squash == SQUASH_ROOT && i <= cred->ngroups; i++) { /* nor root's group */
+	for (uint32_t i = 0; no_root && i <= cred->ngroups; i++) { /* nor root's group */
 		gid_t *g = i == cred->ngroups ? &cred->gid : &cred->groups[i];
 		if (*g == 0)
 			*g = e->anon_gid;

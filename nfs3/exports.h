@@ -13,19 +13,25 @@ struct client_range { /* IPv4 as ::ffff:a.b.c.d */
 	char text[80];
 };
 
+enum { CLIENT_RANGES = 64 };
+struct client_list {
+	struct client_range at[CLIENT_RANGES];
+	int n;
+};
+
 struct export {
 	const char *path;
 	struct overlay *ov;
 	enum squash squash;
 	uid_t anon_uid;
 	gid_t anon_gid;
-	struct client_range clients[64];
-	int nclients;
+	struct client_list clients; /* who may connect */
+	struct client_list root_clients; /* of those, whose root acts as root although others' is squashed */
 };
 
-/* Parses "10.0.0.0/8,::1" into the export's clients. 0, or -EINVAL with a message. */
-int export_parse_clients(struct export *e, const char *list, char *err, size_t errlen);
-bool export_allows(const struct export *e, const struct sockaddr_storage *peer);
+/* Adds the ranges of "10.0.0.0/8,::1" to the list. 0, or -EINVAL with a message. */
+int client_list_parse(struct client_list *l, const char *text, char *err, size_t errlen);
+bool client_list_has(const struct client_list *l, const struct sockaddr_storage *peer);
 /* Whom the caller acts as, after squashing. */
 void export_cred(const struct export *e, const struct rpc_call *call, struct overlay_cred *cred);
 

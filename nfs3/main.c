@@ -29,7 +29,7 @@ static int failed(const char *what, const char *why)
 
 static bool allow(const struct sockaddr_storage *peer)
 {
-	return export_allows(&export, peer);
+	return client_list_has(&export.clients, peer);
 }
 
 /* 32 hex digits; a file that is not there is made, for its owner alone. */
@@ -84,8 +84,8 @@ static int open_export(void)
 	export.path = options.export_path;
 	export.squash = options.squash;
 	export.anon_uid = export.anon_gid = ANONYMOUS;
-	memcpy(export.clients, options.clients.clients, sizeof export.clients);
-	export.nclients = options.clients.nclients;
+	export.clients = options.clients;
+	export.root_clients = options.root_clients;
 	return 0;
 }
 
@@ -202,8 +202,8 @@ static void print_banner(void)
 	for (size_t i = 0; i < options.nlowers; i++)
 		printf("  lower %zu  %s\n", i + 1, options.lowers[i]);
 	printf("  clients ");
-	for (int i = 0; i < export.nclients; i++)
-		printf(" %s", export.clients[i].text);
+	for (int i = 0; i < export.clients.n; i++)
+		printf(" %s%s", export.clients.at[i].text, i + 1 < export.clients.n ? "," : "");
 	printf("\n  mount    ");
 	print_mount_command();
 	puts(" /mnt");

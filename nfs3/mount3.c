@@ -181,11 +181,11 @@ static void list_exports(struct rpc_call *call, void *args, void *res)
 		return;
 	(*list)->ex_dir = strdup(e->path);
 	groups *tail = &(*list)->ex_groups;
-	for (int i = 0; i < e->nclients; i++) {
+	for (int i = 0; i < e->clients.n; i++) {
 		groups g = calloc(1, sizeof *g);
 		if (!g)
 			break;
-		g->gr_name = strdup(e->clients[i].text);
+		g->gr_name = strdup(e->clients.at[i].text);
 		*tail = g;
 		tail = &g->gr_next;
 	}

@@ -75,7 +75,13 @@ static const char *set_mount_port(struct options *o, const char *v)
 static const char *set_clients(struct options *o, const char *v)
 {
 	static char err[256];
-	return export_parse_clients(&o->clients, v, err, sizeof err) ? err : NULL;
+	return client_list_parse(&o->clients, v, err, sizeof err) ? err : NULL;
+}
+
+static const char *set_root_clients(struct options *o, const char *v)
+{
+	static char err[256];
+	return client_list_parse(&o->root_clients, v, err, sizeof err) ? err : NULL;
 }
 
 static const char *set_threads(struct options *o, const char *v)
@@ -160,7 +166,8 @@ static const struct row {
 	{ "clients", "CIDR,...", set_clients, "who may connect, like 10.0.0.0/8,fd00::/8 (default: loopback only)" },
 	{ "rw", NULL, set_rw, "read-write: needs --upper (default where one is given)" },
 	{ "ro", NULL, set_ro, "read-only, although there is an upper" },
-	{ "no-root-squash", NULL, set_no_root_squash, "clients' root acts as root (default: as nobody)" },
+	{ "root-clients", "CIDR,...", set_root_clients, "of those, whose root acts as root, like diskless machines" },
+	{ "no-root-squash", NULL, set_no_root_squash, "every client's root acts as root (default: as nobody)" },
 	{ "all-squash", NULL, set_all_squash, "every client's user acts as nobody" },
 	{ "sync", NULL, set_sync, "a change is on disk before its reply (default)" },
 	{ "async", NULL, set_async, "faster; a power cut may lose the last seconds of acknowledged changes" },
@@ -279,7 +286,7 @@ static int check(struct options *o)
 		fputs("overnfsd: no layer given: name at least one with --lower DIR or --upper DIR (overnfsd --help shows examples)\n", stderr);
 		return 1;
 	}
-	o->default_clients = !o->clients.nclients;
+	o->default_clients = !o->clients.n;
 	if (o->default_clients)
 		set_clients(o, "127.0.0.0/8,::1");
 	for (size_t i = 0; !o->nlisten && i < 2; i++)

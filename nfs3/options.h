@@ -15,7 +15,7 @@ struct options {
 	uint16_t port, mount_port; /* 0: any free one; mount_port is port unless given */
 	bool has_mount_port, rpcbind, read_write, read_only, sync, userxattr, foreground, json;
 	enum squash squash;
-	struct export clients; /* its clients alone are used */
+	struct client_list clients, root_clients;
 	bool default_clients;
 	int threads, log_level;
 	size_t max_objects;

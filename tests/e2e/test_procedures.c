@@ -850,6 +850,25 @@ static void root_is_squashed_by_default(void **state)
 	stack_remove(&s);
 }
 
+static void root_of_some_clients_alone_acts_as_root(void **state)
+{
+	(void)state;
+	struct stack s;
+	struct client c;
+	struct fh fh;
+	stack_make(&s, NULL, tree);
+	server_start(&s, "--root-clients 127.0.0.1");
+	client_open(&c, &s, 0, 0);
+	assert_nfs(client_create(&c, &c.root, "x", GUARDED, 0644, &fh), NFS3_OK);
+	client_close(&c);
+	server_stop(&s);
+	server_start(&s, "--root-clients 127.0.0.2,10.0.0.0/8");
+	client_open(&c, &s, 0, 0);
+	assert_nfs(client_create(&c, &c.root, "y", GUARDED, 0644, &fh), NFS3ERR_ACCES);
+	client_close(&c);
+	stack_remove(&s);
+}
+
 static void nobody_reads_what_all_may_read(void **state)
 {
 	(void)state;
@@ -959,6 +978,7 @@ int main(void)
 		cmocka_unit_test(mount_gives_the_root_and_what_is_below),
 		cmocka_unit_test(mount_keeps_its_list_for_humans),
 		cmocka_unit_test(root_is_squashed_by_default),
+		cmocka_unit_test(root_of_some_clients_alone_acts_as_root),
 		cmocka_unit_test(nobody_reads_what_all_may_read),
 		cmocka_unit_test(acls_decide_who_may),
 		cmocka_unit_test(the_reserved_directory_is_neither_seen_nor_named),
