@@ -84,7 +84,14 @@ tsan: ## build with ThreadSanitizer, in build/tsan, and run all tests
 lint: deps ## clang-tidy and cppcheck
 	@$(MAKE) --no-print-directory $(GEN)
 	@tests/lint $(BUILD)
-bench: all ## measure against the bare echo server and, where installed, the rivals
+BENCH_TOOLS = $(addprefix $(BUILD)/tests/bench/,nfsload echo sendfile local)
+$(BENCH_TOOLS): $(BUILD)/tests/bench/%: tests/bench/%.c
+	@mkdir -p $(@D)
+	@echo "  cc   $<"
+	$(V)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $<
+.PHONY: bench-tools
+bench-tools: $(BENCH_TOOLS)
+bench: all bench-tools ## measure against the bare echo server and, where installed, the rivals
 	@tests/bench/run $(BUILD)
 
 install: all ## install below $(DESTDIR)$(PREFIX)
