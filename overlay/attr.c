@@ -136,7 +136,7 @@ static struct timespec time_to_set(enum overlay_settime how, struct timespec t)
 	return (struct timespec){ .tv_nsec = how == TIME_SERVER ? UTIME_NOW : UTIME_OMIT };
 }
 
-/* What may fail for want of space comes first, so that a call does all or nothing. */
+/* What may fail for want of space comes first, so that a call does all or nothing. The object's lock is held. */
 int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_setattr *set, mode_t type)
 {
 	struct fdent *parent, *file;
@@ -237,11 +237,14 @@ int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct 
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	pthread_mutex_lock(&o->dir_lock);
 	wcc_before(ov, o, wcc);
-	if (!rc)
+	if (!rc) {
+		pthread_mutex_lock(&o->lock); /* the place's name is the object's only under it */
 		rc = o->dead ? -ESTALE : apply_setattr(ov, o->upper, &set, o->type);
+		pthread_mutex_unlock(&o->lock);
+	}
 	struct fdent *file = NULL;
 	if (!rc && ov->config.sync && (o->type == S_IFREG || o->type == S_IFDIR))
-		rc = place_pin(ov, o->upper, FD_READ, &file);
+		rc = object_pin(ov, o, o->type == S_IFREG ? FD_WRITE : FD_READ, &file);
 	wcc_after(ov, o, wcc);
 	pthread_mutex_unlock(&o->dir_lock);
 	struct object *parent = o->parent && !file && !rc ? object_get(o->parent) : NULL;
@@ -263,6 +266,7 @@ int overlay_readlink(struct overlay *ov, struct object *o, char *buf, size_t siz
 	if (o->type != S_IFLNK)
 		return -EINVAL;
 	pthread_rwlock_rdlock(&ov->rename_lock);
+	pthread_mutex_lock(&o->lock);
 	int rc = o->dead ? -ESTALE : place_pin_parent(ov, o->upper ? o->upper : o->lower[0], &parent, &name);
 	if (!rc) {
 		ssize_t n = readlinkat(parent->fd, name, buf, size);
@@ -270,6 +274,7 @@ int overlay_readlink(struct overlay *ov, struct object *o, char *buf, size_t siz
 		*len = n < 0 ? 0 : (size_t)n;
 		place_unpin(ov, parent);
 	}
+	pthread_mutex_unlock(&o->lock);
 	pthread_rwlock_unlock(&ov->rename_lock);
 	return rc;
 }

@@ -293,7 +293,7 @@ static int complete_metacopy(struct overlay *ov, struct object *o)
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	int rc = place_pin(ov, o->lower[o->nlower - 1], FD_READ, &from);
 	if (!rc)
-		rc = place_pin(ov, o->upper, FD_WRITE, &to);
+		rc = object_pin(ov, o, FD_WRITE, &to);
 	if (!rc)
 		rc = statx_at(to->fd, "", &st);
 	if (!rc)
@@ -321,19 +321,11 @@ static int complete_metacopy(struct overlay *ov, struct object *o)
 	return rc;
 }
 
-static bool is_up(struct object *o, bool with_data)
-{
-	pthread_mutex_lock(&o->lock);
-	bool up = o->upper && !(with_data && o->metacopy);
-	pthread_mutex_unlock(&o->lock);
-	return up;
-}
-
 int copy_up(struct overlay *ov, struct object *o, bool with_data)
 {
 	if (!ov->writable)
 		return -EROFS;
-	if (is_up(o, with_data))
+	if (object_is_up(o, with_data))
 		return 0;
 	if (o->dead)
 		return -ESTALE;
@@ -344,10 +336,10 @@ int copy_up(struct overlay *ov, struct object *o, bool with_data)
 	bool copied = false;
 	if (!rc) {
 		pthread_mutex_lock(&o->copy_lock);
-		if (!is_up(o, false)) {
+		if (!object_is_up(o, false)) {
 			rc = copy_new(ov, o);
 			copied = true;
-		} else if (!is_up(o, with_data)) {
+		} else if (!object_is_up(o, with_data)) {
 			rc = complete_metacopy(ov, o);
 		}
 		pthread_mutex_unlock(&o->copy_lock);

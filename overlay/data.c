@@ -18,29 +18,17 @@ static int may_use(struct overlay *ov, const struct overlay_cred *cred, struct o
 	return bits < 0 ? bits : bits ? 0 : -EACCES;
 }
 
-static struct place *data_place(struct object *o)
-{
-	pthread_mutex_lock(&o->lock);
-	struct place *p = o->metacopy ? o->lower[o->nlower - 1] : o->upper ? o->upper : o->lower[0];
-	place_get(p);
-	pthread_mutex_unlock(&o->lock);
-	return p;
-}
-
 int overlay_read(struct overlay *ov, const struct overlay_cred *cred, struct object *o, uint64_t offset, void *buf,
 		 size_t len, size_t *got, bool *eof, struct overlay_attr *attr)
 {
 	struct fdent *file = NULL;
 	*got = 0;
 	pthread_rwlock_rdlock(&ov->rename_lock);
-	int rc = o->dead ? -ESTALE : may_use(ov, cred, o, false);
+	int rc = may_use(ov, cred, o, false);
 	if (!rc && (int64_t)offset < 0)
 		rc = -EINVAL;
-	if (!rc) {
-		struct place *p = data_place(o);
-		rc = place_pin(ov, p, FD_READ, &file);
-		place_put(ov, p);
-	}
+	if (!rc)
+		rc = object_pin(ov, o, FD_READ, &file);
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (rc)
 		return rc;
@@ -91,14 +79,14 @@ int overlay_write(struct overlay *ov, const struct overlay_cred *cred, struct ob
 	if ((int64_t)offset < 0 || (int64_t)(offset + len) < 0)
 		return -EFBIG;
 	pthread_rwlock_rdlock(&ov->rename_lock);
-	int rc = o->dead ? -ESTALE : may_use(ov, cred, o, true);
+	int rc = may_use(ov, cred, o, true);
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (!rc)
 		rc = copy_up(ov, o, true);
 	if (rc)
 		return rc;
 	pthread_rwlock_rdlock(&ov->rename_lock);
-	rc = o->dead ? -ESTALE : place_pin(ov, o->upper, FD_WRITE, &file);
+	rc = object_pin(ov, o, FD_WRITE, &file);
 	if (!rc) {
 		pthread_mutex_lock(&o->dir_lock); /* for a wcc that is atomic with the write */
 		wcc_before(ov, o, wcc);
@@ -122,10 +110,10 @@ int overlay_commit(struct overlay *ov, const struct overlay_cred *cred, struct o
 	struct fdent *file = NULL;
 	memset(wcc, 0, sizeof *wcc);
 	pthread_rwlock_rdlock(&ov->rename_lock);
-	int rc = o->dead ? -ESTALE : may_use(ov, cred, o, true);
+	int rc = may_use(ov, cred, o, true);
 	wcc_before(ov, o, wcc);
-	if (!rc && o->upper)
-		rc = place_pin(ov, o->upper, FD_WRITE, &file);
+	if (!rc && object_is_up(o, false))
+		rc = object_pin(ov, o, FD_WRITE, &file);
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (file) {
 		rc = sync_fd(ov, file->fd, true);

@@ -116,6 +116,12 @@ struct object {
 	struct object *id_next, *name_next, *clock_prev, *clock_next;
 };
 
+bool object_is_up(struct object *o, bool with_data); /* in the upper? with_data: and no metacopy */
+/* A pinned descriptor of the object's own inode, in the upper or (FD_READ) where its data is; -ESTALE when it is gone. Places go by name, and a name
+ * may get another object: but not before the object that had it is marked dead, or moved to another place, under its lock. So a name may be used
+ * under o->lock, and outside of it only what was opened there. rename_lock shared. */
+int object_pin(struct overlay *ov, struct object *o, enum fd_kind kind, struct fdent **ent);
+
 struct table {
 	pthread_mutex_t lock;
 	struct object **by_id, **by_name;

@@ -41,6 +41,26 @@ struct object *object_get(struct object *o)
 	return o;
 }
 
+bool object_is_up(struct object *o, bool with_data)
+{
+	pthread_mutex_lock(&o->lock);
+	bool up = o->upper && !(with_data && o->metacopy);
+	pthread_mutex_unlock(&o->lock);
+	return up;
+}
+
+int object_pin(struct overlay *ov, struct object *o, enum fd_kind kind, struct fdent **ent)
+{
+	pthread_mutex_lock(&o->lock);
+	struct place *p = o->upper;
+	if (kind == FD_READ && o->metacopy)
+		p = o->lower[o->nlower - 1];
+	else if (kind != FD_WRITE && !p)
+		p = o->lower[0];
+	int rc = o->dead || !p ? -ESTALE : place_pin(ov, p, kind, ent);
+	pthread_mutex_unlock(&o->lock);
+	return rc == -ENOENT || rc == -ENOTDIR ? -ESTALE : rc;
+}
 
 static void unname_locked(struct table *t, struct object *o)
 {

@@ -116,9 +116,10 @@ int link_into(struct overlay *ov, struct object *o, int dirfd, const char *name,
 	struct fdent *parent;
 	const char *from;
 	char temp[24];
-	int rc = place_pin_parent(ov, o->upper, &parent, &from);
+	pthread_mutex_lock(&o->lock); /* the place's name is the object's only under it */
+	int rc = o->dead ? -ESTALE : place_pin_parent(ov, o->upper, &parent, &from);
 	if (rc)
-		return rc;
+		goto unlock;
 	if (!replace) {
 		rc = linkat(parent->fd, from, dirfd, name, 0) ? -errno : 0;
 	} else {
@@ -130,6 +131,8 @@ int link_into(struct overlay *ov, struct object *o, int dirfd, const char *name,
 		}
 	}
 	place_unpin(ov, parent);
+unlock:
+	pthread_mutex_unlock(&o->lock);
 	return rc;
 }
 
