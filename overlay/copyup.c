@@ -141,7 +141,7 @@ static void to_timespec(struct timespec out[2], const struct statx *st)
 	out[1] = (struct timespec){ .tv_sec = st->stx_mtime.tv_sec, .tv_nsec = st->stx_mtime.tv_nsec };
 }
 
-/* origin for Linux, overnfsd for us; where no xattr can stand, the map, durably, before the copy shows. */
+/* origin for Linux, overnfsd for us; where no xattr can stand, the file of identities, durably, before the copy shows. */
 static int mark_identity(struct overlay *ov, struct object *o, const char *temp, int dirfd, const char *name, uint64_t *ino)
 {
 	uint8_t origin[160];
@@ -157,7 +157,7 @@ static int mark_identity(struct overlay *ov, struct object *o, const char *temp,
 	if (rc != -EPERM && rc != -EOPNOTSUPP)
 		return rc;
 	rc = inode_generation(&ov->layers[0], ov->work_fd, temp, &st, &gen);
-	return rc ? rc : map_put_origin(ov->map, st.stx_ino, gen, &o->id);
+	return rc ? rc : identity_put_origin(ov->identity, st.stx_ino, gen, &o->id);
 }
 
 static int index_name(struct object *o, int dirfd, const char *name, char hex[321])

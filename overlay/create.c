@@ -2,6 +2,7 @@
 #include "internal.h"
 
 #include <fcntl.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -65,6 +66,25 @@ static int make_temp(struct overlay *ov, const struct overlay_cred *cred, const 
 	return 0;
 }
 
+/* Where the file system can't tell one life of an inode from the next, the object gets a generation that we make up, as a copied-up one
+ * carries its identity: on itself, else in the file of identities. */
+static int mark_born(struct overlay *ov, const char *temp)
+{
+	struct overlay_id id = { .layer = ov->layers[0].number };
+	struct statx st;
+	uint64_t gen;
+	int rc = statx_at(ov->work_fd, temp, &st);
+	if (rc)
+		return rc;
+	id.ino = st.stx_ino;
+	randombytes_buf(&id.gen, sizeof id.gen);
+	rc = format_set_identity(ov, ov->work_fd, temp, &id, st.stx_ino);
+	if (rc != -EPERM && rc != -EOPNOTSUPP)
+		return rc;
+	rc = inode_generation(&ov->layers[0], ov->work_fd, temp, &st, &gen);
+	return rc ? rc : identity_put_origin(ov->identity, st.stx_ino, gen, &id);
+}
+
 /* One rename puts it there. Over a whiteout, a directory can only be exchanged. */
 static int move_in(struct overlay *ov, const char *temp, int dirfd, const char *name, bool is_dir, const struct found *f)
 {
@@ -95,6 +115,8 @@ static int create_locked(struct overlay *ov, const struct overlay_cred *cred, st
 		return rc;
 	work_name(ov, temp);
 	rc = make_temp(ov, cred, &a, m, temp);
+	if (!rc && !ov->layers[0].has_handles)
+		rc = mark_born(ov, temp);
 	if (!rc)
 		rc = move_in(ov, temp, parent->fd, name, m->type == S_IFDIR, f);
 	if (rc)

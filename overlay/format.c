@@ -125,8 +125,8 @@ int format_get_identity(struct overlay *ov, int dirfd, const char *name, uint64_
 		return (int)n;
 	if (n != sizeof b || b[0] != 1)
 		return -ENODATA;
-	if (get_be(b + 22, 4) == ov->layers[0].number && get_be(b + 26, 8) != upper_ino)
-		return -ENODATA; /* copied within this upper: not the same object */
+	if (ov->layers[0].has_handles && get_be(b + 22, 4) == ov->layers[0].number && get_be(b + 26, 8) != upper_ino)
+		return -ENODATA; /* copied within this upper: not the same object. (Without handles, inode numbers may change with each mount.) */
 	*id = (struct overlay_id){ .layer = (uint32_t)get_be(b + 2, 4), .ino = get_be(b + 6, 8), .gen = get_be(b + 14, 8) };
 	return 0;
 }

@@ -7,6 +7,7 @@
 #ifndef OVERNFSD_INTERNAL_H
 #define OVERNFSD_INTERNAL_H
 
+#include "identity.h"
 #include "map.h"
 #include "overlay.h"
 
@@ -23,6 +24,9 @@ struct layer {
 	bool has_handles; /* name_to_handle_at() gives steady handles here */
 	bool has_uuid;
 	uint8_t uuid[16]; /* of the file system, for overlayfs's origin */
+	enum fs_kind fs_kind; /* with fs_id, what tells the file system from others (identity.h) */
+	uint8_t fs_id[16];
+	uint32_t age; /* the start at which the layer joined the stack: directories keep the identity that the oldest gave them */
 };
 
 enum fd_kind { FD_PATH, FD_READ, FD_WRITE, FD_KINDS };
@@ -175,6 +179,8 @@ struct overlay {
 	struct layer index_layer; /* a view of <work>/index, so that places may stand in it */
 	bool has_index;
 	struct map *map;
+	struct identity *identity; /* NULL: no upper, so no state */
+	int lock_fd; /* keeps others off the upper */
 	struct object *root;
 	uint8_t key[16];
 	uint64_t fsid, max_file_size;
@@ -194,6 +200,11 @@ struct overlay {
 };
 void ov_log(struct overlay *ov, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void will_block(struct overlay *ov);
+
+/* ---- state.c: what is known from earlier lives ---- */
+int state_lock(struct overlay *ov, char *err, size_t errlen); /* -EBUSY: another process serves this upper */
+int state_number_layers(struct overlay *ov, char *err, size_t errlen);
+int state_key(struct overlay *ov); /* and the fsid, which is made of it */
 
 /* ---- lookup.c ---- */
 /* Merges one name of dir (rename_lock shared or exclusive; dir->dir_lock for a steady answer). -ENOENT. f is for found_free;

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -23,7 +24,7 @@ struct fsuuid2 {
 };
 #define FS_IOC_GETFSUUID _IOR(0x15, 0, struct fsuuid2)
 #endif
-enum { FUSE_MAGIC = 0x65735546, MAX_HANDLE = 128 };
+enum { FUSE_MAGIC = 0x65735546, ZFS_MAGIC = 0x2fc12fc1, MAX_HANDLE = 128 };
 
 int statx_at(int dirfd, const char *name, struct statx *st)
 {
@@ -93,6 +94,27 @@ size_t format_make_origin(const struct layer *layer, int dirfd, const char *name
 	return len;
 }
 
+/* What the file system says of itself and keeps over a remount. Its device number is nothing of the kind. */
+static void identify_fs(struct layer *layer, const struct statfs *fs, const struct statx *root)
+{
+	static const uint8_t fixed[crypto_generichash_KEYBYTES_MIN] = "overnfsd images";
+	unsigned long type = (unsigned long)fs->f_type;
+	if (layer->has_uuid) {
+		layer->fs_kind = FS_UUID;
+		memcpy(layer->fs_id, layer->uuid, 16);
+	} else if (type == EXT4_SUPER_MAGIC || type == BTRFS_SUPER_MAGIC || type == ZFS_MAGIC) { /* made from a uuid there */
+		layer->fs_kind = FS_ID;
+		memcpy(layer->fs_id, &fs->f_fsid, sizeof fs->f_fsid);
+	} else if (type == SQUASHFS_MAGIC || type == EROFS_SUPER_MAGIC_V1 || type == ISOFS_SUPER_MAGIC) { /* made once: its measures tell it */
+		char text[256];
+		int n = snprintf(text, sizeof text, "%lx %lu %lu %lu %llu %lld.%u %u %u %o", type, (unsigned long)fs->f_blocks, (unsigned long)fs->f_bsize,
+				 (unsigned long)fs->f_files, (unsigned long long)root->stx_ino, (long long)root->stx_mtime.tv_sec, root->stx_mtime.tv_nsec,
+				 root->stx_uid, root->stx_gid, root->stx_mode);
+		layer->fs_kind = FS_IMAGE;
+		crypto_generichash(layer->fs_id, 16, (const uint8_t *)text, (unsigned long long)n, fixed, sizeof fixed);
+	}
+}
+
 int layer_open(struct overlay *ov, struct layer *layer, const char *path, char *err, size_t errlen)
 {
 	struct statx st;
@@ -116,6 +138,7 @@ int layer_open(struct overlay *ov, struct layer *layer, const char *path, char *
 		memcpy(layer->uuid, uuid.uuid, 16);
 		layer->has_uuid = true;
 	}
+	identify_fs(layer, &fs, &st);
 	layer->path = strdup(path);
 	layer->root = place_new(layer, NULL, "");
 	ent = calloc(1, sizeof *ent);

@@ -237,6 +237,25 @@ static bool origin_below(struct overlay *ov, int dirfd, const char *name, struct
 	return same;
 }
 
+/* Of a directory's places below, the one that its identity is taken from: in the layer that joined the stack first, so that a layer more on
+ * top or at the bottom changes no identity; of those that joined together, the bottom one, as a stack without state gains layers on top. */
+static struct place *eldest(const struct found *f)
+{
+	struct place *best = f->lower[0];
+	for (size_t i = 1; i < f->nlower; i++)
+		if (f->lower[i]->layer->age <= best->layer->age)
+			best = f->lower[i];
+	return best;
+}
+
+static int id_below(struct overlay *ov, const struct found *f, struct overlay_id *id)
+{
+	struct place *p = S_ISDIR(f->st.stx_mode) ? eldest(f) : f->lower[0];
+	struct statx st = f->st;
+	int rc = f->upper || p != f->lower[0] ? place_statx(ov, p, &st) : 0;
+	return rc ? rc : id_of_place(ov, p, &st, id);
+}
+
 static int find_identity(struct overlay *ov, struct found *f, struct search *s)
 {
 	struct fdent *parent;
@@ -245,7 +264,7 @@ static int find_identity(struct overlay *ov, struct found *f, struct search *s)
 	if (!f->upper && !f->nlower)
 		return -ENOENT;
 	if (!f->upper)
-		return id_of_place(ov, f->lower[0], &f->st, &f->id);
+		return id_below(ov, f, &f->id);
 	int rc = place_pin_parent(ov, f->upper, &parent, &name);
 	if (rc)
 		return rc;
@@ -254,16 +273,14 @@ static int find_identity(struct overlay *ov, struct found *f, struct search *s)
 	rc = id_of_place(ov, f->upper, &f->st, &own);
 	if (rc)
 		goto out;
-	if (!map_get_origin(ov->map, own.ino, own.gen, &f->id))
+	if (!identity_get_origin(ov->identity, own.ino, own.gen, &f->id))
 		goto out;
-	if (S_ISDIR(f->st.stx_mode) && f->nlower) {
-		struct statx st;
-		rc = place_statx(ov, f->lower[0], &st);
-		if (!rc)
-			rc = id_of_place(ov, f->lower[0], &st, &f->id);
-	} else if (S_ISDIR(f->st.stx_mode) || !origin_below(ov, parent->fd, name, s, &f->id)) {
+	char origin;
+	if (S_ISDIR(f->st.stx_mode) && f->nlower &&
+	    (ov->layers[0].age >= eldest(f)->layer->age || format_getxattr(ov, parent->fd, name, "origin", &origin, 0) >= 0))
+		rc = id_below(ov, f, &f->id);
+	else if (S_ISDIR(f->st.stx_mode) || !origin_below(ov, parent->fd, name, s, &f->id))
 		f->id = own;
-	}
 out:
 	place_unpin(ov, parent);
 	return rc;

@@ -125,7 +125,10 @@ static int open_work(struct overlay *ov, const struct overlay_config *c, char *e
 	if (ov->work_fd < 0 || ov->map_fd < 0)
 		return fail(err, errlen, ov->work_fd < 0 ? ov->work_fd : ov->map_fd, "work directory: can't be written: %s",
 			    strerror(ov->work_fd < 0 ? -ov->work_fd : -ov->map_fd));
-	rc = work_clean(ov->work_fd);
+	rc = state_lock(ov, err, errlen);
+	if (rc)
+		return rc;
+	rc = c->offline ? 0 : work_clean(ov->work_fd);
 	if (rc)
 		return fail(err, errlen, rc, "work directory: can't be emptied: %s", strerror(-rc));
 	if (!fstatat(ov->base_fd, "index", &st, 0)) {
@@ -144,53 +147,6 @@ static bool can_use_trusted(int fd)
 		return false;
 	lremovexattr(path, "trusted.overlay.overnfsd.probe");
 	return true;
-}
-
-static int number_layers(struct overlay *ov, char *err, size_t errlen)
-{
-	for (size_t i = 0; i < ov->nlayers; i++) {
-		struct layer *l = &ov->layers[i];
-		struct statx st;
-		uint64_t gen = 0;
-		int rc = place_statx(ov, l->root, &st);
-		if (!rc)
-			rc = inode_generation(l, l->root->fds[FD_READ]->fd, "", &st, &gen);
-		if (!rc && ov->map)
-			rc = map_layer(ov->map, l->path, st.stx_ino, gen, &l->number);
-		else
-			l->number = (uint32_t)(ov->nlayers - i); /* no state: counted from the bottom, so that one more on top changes nothing */
-		if (rc)
-			return fail(err, errlen, rc, "layer %s: %s", l->path, strerror(-rc));
-	}
-	return 0;
-}
-
-/* Without an upper there is no place for a key: it is made from what only this machine knows, so that it is the same after a restart. */
-static void stateless_key(uint8_t key[16])
-{
-	char id[64] = "";
-	int fd = open("/etc/machine-id", O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		ssize_t n = read(fd, id, sizeof id - 1);
-		id[n > 0 ? n : 0] = 0;
-		close(fd);
-	}
-	crypto_generichash(key, 16, (const uint8_t *)id, strlen(id), (const uint8_t *)"overnfsd handles", 16);
-}
-
-static int make_identity(struct overlay *ov, const struct overlay_config *c)
-{
-	int rc = 0;
-	if (c->key)
-		memcpy(ov->key, c->key, 16);
-	else if (ov->map)
-		rc = map_key(ov->map, ov->key);
-	else
-		stateless_key(ov->key);
-	uint8_t hash[16];
-	crypto_generichash(hash, sizeof hash, (const uint8_t *)ov->name, strlen(ov->name), ov->key, 16);
-	memcpy(&ov->fsid, hash, 8);
-	return rc;
 }
 
 /* No call tells it: found by trying sizes on a nameless file. */
@@ -245,14 +201,16 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 	ov->writable = ov->has_upper && !c->read_only;
 	if (ov->has_upper) {
 		rc = open_work(ov, c, err, errlen);
+		if (!rc && (rc = identity_open(ov->map_fd, !c->offline, c->log, &ov->identity)))
+			fail(err, errlen, rc, "the work directory's file of identities can't be opened: %s", strerror(-rc));
 		if (!rc && (rc = map_open(ov->map_fd, c->log, &ov->map)))
 			fail(err, errlen, rc, "the handle map can't be opened: %s", strerror(-rc));
 	}
 	ov->max_file_size = rc || !ov->writable ? INT64_MAX : probe_max_file_size(ov->work_fd);
 	if (!rc)
-		rc = number_layers(ov, err, errlen);
-	if (!rc && (rc = make_identity(ov, c)))
-		fail(err, errlen, rc, "the handle map: %s", strerror(-rc));
+		rc = state_number_layers(ov, err, errlen);
+	if (!rc && (rc = state_key(ov)))
+		fail(err, errlen, rc, "the key of the handles can't be kept: %s", strerror(-rc));
 	if (!rc && (rc = merge_root(ov, &ov->root)))
 		fail(err, errlen, rc, "the root can't be read: %s", strerror(-rc));
 	return rc;
@@ -272,7 +230,7 @@ int overlay_open(const struct overlay_config *c, struct overlay **out, char *err
 		return fail(err, errlen, -ENOMEM, "out of memory");
 	}
 	ov->config = *c;
-	ov->base_fd = ov->work_fd = ov->map_fd = -1;
+	ov->base_fd = ov->work_fd = ov->map_fd = ov->lock_fd = -1;
 	randombytes_buf(&verifier, sizeof verifier);
 	atomic_store(&ov->verifier, verifier);
 	pthread_rwlock_init(&ov->rename_lock, NULL);
@@ -303,8 +261,10 @@ void overlay_close(struct overlay *ov)
 		layer_close(ov, &ov->layers[i]);
 	if (ov->map)
 		map_close(ov->map);
-	int fd[] = { ov->base_fd, ov->work_fd, ov->map_fd };
-	for (int i = 0; i < 3; i++)
+	if (ov->identity)
+		identity_close(ov->identity);
+	int fd[] = { ov->base_fd, ov->work_fd, ov->map_fd, ov->lock_fd };
+	for (int i = 0; i < 4; i++)
 		if (fd[i] >= 0)
 			close(fd[i]);
 	pthread_rwlock_destroy(&ov->rename_lock);

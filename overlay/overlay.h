@@ -71,6 +71,11 @@ struct overlay_setattr {
 	struct timespec atime, mtime; /* for TIME_CLIENT */
 };
 
+/* A layer that stood at another path when it was last served, and could not be known again by itself. */
+struct layer_move {
+	const char *from, *to;
+};
+
 struct overlay_config {
 	const char *const *lowers; /* topmost first */
 	size_t nlowers;
@@ -79,6 +84,9 @@ struct overlay_config {
 	const char *name; /* the export's path: part of what the fsid is made of */
 	const uint8_t *key; /* 16 bytes for the handles' MAC, or NULL: from the map or the machine */
 	bool read_only; /* refuse changes although there is an upper */
+	const struct layer_move *moves; /* layers that were at another path when they were last served */
+	size_t nmoves;
+	bool offline; /* for overnfsctl: look, change nothing on disk */
 	bool sync; /* a change is on disk before the call returns */
 	bool userxattr; /* user.overlay.* even where trusted.* would work */
 	size_t max_objects; /* bound of the object table; 0: default */

@@ -27,6 +27,8 @@ void name_is_gone(struct overlay *ov, struct object *o, struct object *dir, cons
 	if (last) {
 		object_kill(ov, o);
 		map_del_object(ov->map, &o->id);
+		if (ov->identity)
+			identity_forget(ov->identity, &o->id);
 	} else {
 		object_lose(ov, o, dir, name);
 	}

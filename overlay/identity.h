@@ -1,0 +1,53 @@
+/*
+ * identity.h: what can be found nowhere else, in one small file beside the map: the key of the handles, the layers' numbers, and the
+ * identity of copied-up objects that can hold no xattr. The map (map.h) is a cache: with this file kept, it may be lost at any time.
+ *
+ * The file (<work>/overnfsd/identity) is a log: "ovnfsid1", then records, each {type (1), length of data (2), data, checksum (8)}, numbers
+ * big-endian. A record that a power cut tore is skipped by its checksum; what it said was not promised yet. Rewritten, by a rename, where
+ * most of it is history. Every function may be called from any thread.
+ */
+#ifndef OVERNFSD_IDENTITY_H
+#define OVERNFSD_IDENTITY_H
+
+#include "overlay.h"
+
+struct identity;
+
+/* Opens or makes the file in dirfd, which stays open with the caller. With writable false nothing is changed, not even a missing file made.
+ * damaged: bytes that belong to no record; what can be read is kept, and the file as it was is set aside as identity.bad-N, with one log line. */
+int identity_open(int dirfd, bool writable, void (*log)(int level, const char *fmt, ...), struct identity **out);
+void identity_close(struct identity *id);
+size_t identity_damage(const struct identity *id); /* bytes that belonged to no record at the time of opening */
+
+bool identity_key(struct identity *id, uint8_t key[16]); /* false: none is kept yet */
+int identity_set_key(struct identity *id, const uint8_t key[16]); /* durable on return */
+
+/* How a file system is told from others: by what it says of itself and keeps over a remount. */
+enum fs_kind { FS_UNKNOWN, FS_UUID, FS_ID, FS_IMAGE };
+struct layer_identity {
+	uint32_t number; /* 1 to 0x7ffe; 0: none yet */
+	uint32_t age; /* the start at which it joined, counted from 1: an older layer's directories keep their ids when a layer is added */
+	enum fs_kind kind;
+	uint8_t fs[16];
+	uint64_t ino, gen; /* of its root */
+	const char *path;
+};
+/*
+ * Gives each layer its number and age: the one that it had, by what its file system says of itself and its root inode, then by its path, then
+ * by moves; else a new one, made from a hash of what tells it from others, so that the same layers get the same numbers with no state (id NULL)
+ * and on any machine. No two layers of one call get one number, and no number is ever given to another layer. Durable on return.
+ * One log line for each layer that is not the one that was at its path. -ENOSPC: all numbers are used.
+ */
+int identity_number(struct identity *id, struct layer_identity *layers, size_t n, const struct layer_move *moves, size_t nmoves,
+		    void (*log)(int level, const char *fmt, ...));
+
+/* The upper inode (ino, gen) is the copy of origin. Durable on return: before the copy shows. */
+int identity_put_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const struct overlay_id *origin);
+int identity_get_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, struct overlay_id *origin); /* -ENOENT */
+/* The upper inode that is origin's copy, or 0. */
+uint64_t identity_copy_of(struct identity *id, const struct overlay_id *origin);
+void identity_forget(struct identity *id, const struct overlay_id *origin); /* the copy was removed; need not be durable */
+/* Calls each for every origin until it returns false; no other call may be made from within. */
+void identity_each_origin(struct identity *id, bool (*each)(void *arg, uint64_t upper_ino, uint64_t upper_gen, const struct overlay_id *origin), void *arg);
+
+#endif
