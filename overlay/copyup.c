@@ -180,7 +180,7 @@ static int index_open(struct overlay *ov)
 			rc = -errno;
 		snprintf(path, sizeof path, "/proc/self/fd/%d/index", ov->base_fd);
 		if (!rc)
-			rc = layer_open(ov, &ov->index_layer, path, err, sizeof err);
+			rc = layer_open(ov, &ov->index_layer, path, false, err, sizeof err);
 		ov->has_index = !rc;
 	}
 	pthread_mutex_unlock(&ov->index_lock);

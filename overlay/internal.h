@@ -19,6 +19,7 @@
 struct layer {
 	uint32_t number; /* for good; part of ids */
 	char *path;
+	int mount_fd; /* of a lower: the mount of our own that it is reached by, or -1 */
 	struct place *root;
 	uint32_t dev_major, dev_minor;
 	bool has_handles; /* name_to_handle_at() gives steady handles here */
@@ -55,7 +56,8 @@ struct fds {
 	size_t count, max;
 };
 
-int layer_open(struct overlay *ov, struct layer *layer, const char *path, char *err, size_t errlen);
+/* lower: reached by a read-only mount of our own, where we may make one: what others mounted inside the directory is not part of it, as in Linux. */
+int layer_open(struct overlay *ov, struct layer *layer, const char *path, bool lower, char *err, size_t errlen);
 void layer_close(struct overlay *ov, struct layer *layer);
 struct place *place_new(struct layer *layer, struct place *parent, const char *name); /* NULL: no memory; takes its own reference of parent */
 struct place *place_get(struct place *place);

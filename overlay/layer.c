@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -115,7 +116,19 @@ static void identify_fs(struct layer *layer, const struct statfs *fs, const stru
 	}
 }
 
-int layer_open(struct overlay *ov, struct layer *layer, const char *path, char *err, size_t errlen)
+/* A mount that only this process sees, of the directory without what is mounted inside; nothing can be written through it. Takes privilege; -1 without. */
+static int clone_mount(const char *path)
+{
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOATIME, .attr_clr = MOUNT_ATTR__ATIME };
+	int fd = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (fd >= 0 && mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof attr)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+int layer_open(struct overlay *ov, struct layer *layer, const char *path, bool lower, char *err, size_t errlen)
 {
 	struct statx st;
 	struct statfs fs;
@@ -123,12 +136,17 @@ int layer_open(struct overlay *ov, struct layer *layer, const char *path, char *
 	struct fsuuid2 uuid;
 	uint64_t space[2 + (sizeof(struct file_handle) + MAX_HANDLE) / 8];
 	(void)ov;
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	layer->mount_fd = lower ? clone_mount(path) : -1;
+	bool cloned = layer->mount_fd >= 0;
+	int fd = openat(cloned ? layer->mount_fd : AT_FDCWD, cloned ? "." : path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || statx_at(fd, "", &st) || fstatfs(fd, &fs)) {
 		int rc = -errno;
 		snprintf(err, errlen, "layer %s: %s%s", path, strerror(-rc), rc == -ENOTDIR ? ": each layer must be a directory" : "");
 		if (fd >= 0)
 			close(fd);
+		if (layer->mount_fd >= 0)
+			close(layer->mount_fd);
+		layer->mount_fd = -1;
 		return rc;
 	}
 	layer->dev_major = st.stx_dev_major;
@@ -164,6 +182,8 @@ void layer_close(struct overlay *ov, struct layer *layer)
 		free(layer->root->name);
 		free(layer->root);
 	}
+	if (layer->root && layer->mount_fd >= 0)
+		close(layer->mount_fd);
 	free(layer->path);
 	memset(layer, 0, sizeof *layer);
 }

@@ -105,6 +105,10 @@ static enum step look_at(struct overlay *ov, struct found *f, struct search *s, 
 		step = *rc ? STOP : GO_ON;
 		goto out;
 	}
+	if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT && p->parent) {
+		*rc = -EIO; /* another file system, whose inode numbers may be the same: could not be kept out (see layer_open) */
+		goto out;
+	}
 	if (format_is_whiteout(&st) || (x_whiteouts && is_xattr_whiteout(ov, &st, parent->fd, name))) {
 		f->upper_whiteout |= upper;
 		goto out;

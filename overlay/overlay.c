@@ -134,7 +134,7 @@ static int open_work(struct overlay *ov, const struct overlay_config *c, char *e
 	if (!fstatat(ov->base_fd, "index", &st, 0)) {
 		char path[64], e[256];
 		snprintf(path, sizeof path, "/proc/self/fd/%d/index", ov->base_fd);
-		ov->has_index = !layer_open(ov, &ov->index_layer, path, e, sizeof e);
+		ov->has_index = !layer_open(ov, &ov->index_layer, path, false, e, sizeof e);
 	}
 	return 0;
 }
@@ -175,9 +175,9 @@ static int open_layers(struct overlay *ov, const struct overlay_config *c, char 
 		return fail(err, errlen, -ENOMEM, "out of memory");
 	ov->has_upper = c->upper;
 	if (c->upper)
-		rc = layer_open(ov, &ov->layers[ov->nlayers++], c->upper, err, errlen);
+		rc = layer_open(ov, &ov->layers[ov->nlayers++], c->upper, false, err, errlen);
 	for (size_t i = 0; !rc && i < c->nlowers; i++)
-		rc = layer_open(ov, &ov->layers[ov->nlayers++], c->lowers[i], err, errlen);
+		rc = layer_open(ov, &ov->layers[ov->nlayers++], c->lowers[i], true, err, errlen);
 	return rc;
 }
 
