@@ -167,8 +167,14 @@ int may_remove(struct overlay *ov, const struct overlay_cred *cred, struct objec
 void name_is_gone(struct overlay *ov, struct object *o, struct object *dir, const char *name, bool last);
 
 /* ---- the overlay ---- */
-enum { LISTINGS = 8 };
+enum { LISTINGS = 64, LISTING_READERS = 8 };
 struct listing;
+struct kept_listing { /* of a directory that is being read; empty: all zero */
+	struct object *dir; /* compared by address and forgotten with the object */
+	struct listing *l;
+	unsigned changes; /* of the directory before it was read */
+	uint64_t used;
+};
 struct overlay {
 	struct overlay_config config;
 	char *name;
@@ -191,13 +197,11 @@ struct overlay {
 	struct table table;
 	struct fds fds;
 	atomic_uint temp_counter;
-	pthread_mutex_t listings_lock; /* guards the next two */
-	struct {
-		struct object *dir;
-		struct listing *l;
-		unsigned changes;
-	} listings[LISTINGS]; /* of directories that are being read */
-	size_t next_listing;
+	pthread_mutex_t listing_readers[LISTING_READERS]; /* held while a big directory is read, by hash of the directory; then: */
+	pthread_mutex_t listings_lock; /* guards the next three */
+	struct kept_listing listings[LISTINGS];
+	size_t listings_bytes;
+	uint64_t listings_clock;
 	pthread_mutex_t index_lock; /* making of the index directory, nlink of indexed files */
 };
 void ov_log(struct overlay *ov, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

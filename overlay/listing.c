@@ -1,6 +1,9 @@
 /*
  * listing.c: merged directories. A listing is sorted by a keyed hash of the name, and the cookie is the hash: so an entry that
  * stays is returned exactly once, whatever else comes and goes, with no state that a restart could lose (M5).
+ *
+ * Memory stays bounded however big a directory is: a listing is a window on it, the names that follow a cookie up to a number of bytes.
+ * Where a directory is bigger than a window, it is read again for the next one.
  */
 #include "internal.h"
 
@@ -13,8 +16,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { ONLY_ONE_LAYER = 1, WHITEOUT = 2, IS_DIR = 4, XATTR_WHITEOUTS = 8 };
+enum { ONLY_ONE_LAYER = 1, WHITEOUT = 2, IS_DIR = 4 };
 enum { FIRST_COOKIE = 3, GETDENTS_BUFFER = 1 << 17 }; /* cookies 1 and 2 are "." and ".." */
+enum { KEPT_BYTES = 64 << 20, WINDOWS = 8 }; /* a window is that part of the bytes of all that are kept */
 
 struct item {
 	uint64_t hash; /* cookie */
@@ -26,10 +30,11 @@ struct item {
 
 struct listing {
 	atomic_uint refs;
+	uint64_t from, to; /* holds what has a hash above from and at most to */
 	struct item *items;
 	size_t count, room;
 	char *names;
-	size_t names_len, names_room;
+	size_t names_len, names_room, max; /* max: bytes that all may take */
 	uint64_t version; /* of the directory when it was read */
 };
 
@@ -43,7 +48,7 @@ static uint64_t name_hash(const struct overlay *ov, const char *name)
 	return h < FIRST_COOKIE ? h + FIRST_COOKIE : h;
 }
 
-void listing_put(struct listing *l)
+static void listing_put(struct listing *l)
 {
 	if (!l || atomic_fetch_sub(&l->refs, 1) != 1)
 		return;
@@ -52,7 +57,51 @@ void listing_put(struct listing *l)
 	free(l);
 }
 
-static int add_item(const struct overlay *ov, struct listing *l, const char *name, struct item item)
+static size_t listing_bytes(const struct listing *l)
+{
+	return sizeof *l + l->room * sizeof *l->items + l->names_room;
+}
+
+static int by_hash(const void *a, const void *b, void *names)
+{
+	const struct item *x = a, *y = b;
+	if (x->hash != y->hash)
+		return x->hash < y->hash ? -1 : 1;
+	int c = strcmp((char *)names + x->name, (char *)names + y->name);
+	return c ? c : (int)x->layer - (int)y->layer;
+}
+
+static void sort_items(struct listing *l)
+{
+	if (l->count)
+		qsort_r(l->items, l->count, sizeof *l->items, by_hash, l->names);
+}
+
+/* Makes the window end in its middle. All of one hash stay together: a whiteout and what it hides. */
+static int narrow(struct listing *l)
+{
+	sort_items(l);
+	size_t keep = l->count / 2;
+	while (keep && keep < l->count && l->items[keep].hash == l->items[keep - 1].hash)
+		keep++;
+	char *names = malloc(l->names_room);
+	if (!names)
+		return -ENOMEM;
+	l->count = keep;
+	l->to = l->items[keep - 1].hash;
+	l->names_len = 0;
+	for (size_t i = 0; i < keep; i++) {
+		size_t len = strlen(l->names + l->items[i].name) + 1;
+		memcpy(names + l->names_len, l->names + l->items[i].name, len);
+		l->items[i].name = (uint32_t)l->names_len;
+		l->names_len += len;
+	}
+	free(l->names);
+	l->names = names;
+	return 0;
+}
+
+static int add_item(struct listing *l, const char *name, struct item item)
 {
 	size_t len = strlen(name) + 1;
 	if (l->count == l->room) {
@@ -72,13 +121,13 @@ static int add_item(const struct overlay *ov, struct listing *l, const char *nam
 		l->names_room = room;
 	}
 	item.name = (uint32_t)l->names_len;
-	item.hash = name_hash(ov, name);
 	memcpy(l->names + l->names_len, name, len);
 	l->names_len += len;
 	l->items[l->count++] = item;
-	return 0;
+	return l->count > 1 && l->count * sizeof item + l->names_len > l->max ? narrow(l) : 0;
 }
 
+/* ---- reading a layer's directory ---- */
 struct linux_dirent64 {
 	uint64_t d_ino;
 	int64_t d_off;
@@ -98,52 +147,69 @@ static bool hides(struct overlay *ov, int fd, const struct linux_dirent64 *d, bo
 	return format_is_whiteout(&st) || (x && S_ISREG(st.stx_mode) && !st.stx_size && format_getxattr(ov, fd, d->d_name, "whiteout", &v, 1) >= 0);
 }
 
-/* Reads one layer's part. Each call has its own open file: the position is not shared. */
-static int read_layer(struct overlay *ov, struct object *dir, struct place *place, bool x, uint8_t flags, struct listing *l)
+/* Its own open file each time: the position is not shared. */
+static int open_to_read(struct overlay *ov, struct place *place)
 {
 	struct fdent *path;
-	char *buf = malloc(GETDENTS_BUFFER);
-	if (!buf)
-		return -ENOMEM;
 	int rc = place_pin(ov, place, FD_PATH, &path);
-	if (rc) {
-		free(buf);
-		return rc == -ENOENT ? 0 : rc;
-	}
+	if (rc)
+		return rc;
 	int fd = open_beneath(path->fd, "", O_RDONLY | O_DIRECTORY | O_NOATIME);
 	if (fd == -EPERM)
 		fd = open_beneath(path->fd, "", O_RDONLY | O_DIRECTORY);
-	long n = rc = fd < 0 ? fd : 0;
-	while (!rc && (n = syscall(SYS_getdents64, fd, buf, GETDENTS_BUFFER)) > 0)
+	place_unpin(ov, path);
+	return fd;
+}
+
+/* Calls each for every name in one layer, until it returns other than 0, which then is the result. */
+typedef int each_name(void *arg, int fd, const struct linux_dirent64 *d);
+static int read_layer(struct overlay *ov, struct object *dir, struct place *place, each_name *each, void *arg)
+{
+	int fd = open_to_read(ov, place);
+	if (fd < 0)
+		return fd == -ENOENT ? 0 : fd;
+	char *buf = malloc(GETDENTS_BUFFER);
+	int rc = buf ? 0 : -ENOMEM;
+	long n = 0;
+	for (int reads = 0; !rc && (n = syscall(SYS_getdents64, fd, buf, GETDENTS_BUFFER)) > 0; reads++) {
+		if (reads == 1)
+			will_block(ov); /* a big one */
 		for (long at = 0; at < n && !rc;) {
 			struct linux_dirent64 *d = (void *)(buf + at);
 			at += d->d_reclen;
 			if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, "..") ||
 			    (ov->reserved_dir && dir == ov->root && !strcmp(d->d_name, ".overnfsd")))
 				continue;
-			struct item item = { .ino = d->d_ino, .layer = (uint16_t)(place->layer - ov->layers), .flags = flags };
-			if (hides(ov, fd, d, x))
-				item.flags |= WHITEOUT;
-			if (d->d_type == DT_DIR)
-				item.flags |= IS_DIR;
-			rc = add_item(ov, l, d->d_name, item);
+			rc = each(arg, fd, d);
 		}
+	}
 	if (!rc && n < 0)
 		rc = -errno;
-	if (fd >= 0)
-		close(fd);
-	place_unpin(ov, path);
 	free(buf);
+	close(fd);
 	return rc;
 }
 
-static int by_hash(const void *a, const void *b, void *names)
+/* ---- merging ---- */
+struct part { /* one layer's part of a listing that is being read */
+	struct overlay *ov;
+	struct listing *l;
+	uint16_t layer;
+	uint8_t flags;
+	bool x; /* may hold xattr whiteouts */
+};
+
+static int gather(void *arg, int fd, const struct linux_dirent64 *d)
 {
-	const struct item *x = a, *y = b;
-	if (x->hash != y->hash)
-		return x->hash < y->hash ? -1 : 1;
-	int c = strcmp((char *)names + x->name, (char *)names + y->name);
-	return c ? c : (int)x->layer - (int)y->layer;
+	struct part *p = arg;
+	struct item item = { .hash = name_hash(p->ov, d->d_name), .ino = d->d_ino, .layer = p->layer, .flags = p->flags };
+	if (item.hash <= p->l->from || item.hash > p->l->to)
+		return 0;
+	if (hides(p->ov, fd, d, p->x))
+		item.flags |= WHITEOUT;
+	if (d->d_type == DT_DIR)
+		item.flags |= IS_DIR;
+	return add_item(p->l, d->d_name, item);
 }
 
 /* Of the entries with one name, the topmost stays, unless it is a whiteout. */
@@ -161,93 +227,184 @@ static void merge_items(struct listing *l)
 	l->count = out;
 }
 
-static int listing_read(struct overlay *ov, struct object *dir, struct listing **out)
+/* Gives back what growing by doubling took too much. */
+static void fit(struct listing *l)
+{
+	struct item *items = l->count ? realloc(l->items, l->count * sizeof *items) : NULL;
+	char *names = l->names_len ? realloc(l->names, l->names_len) : NULL;
+	if (items) {
+		l->items = items;
+		l->room = l->count;
+	}
+	if (names) {
+		l->names = names;
+		l->names_room = l->names_len;
+	}
+}
+
+static size_t kept_bytes(const struct overlay *ov)
+{
+	return ov->config.listing_bytes ? ov->config.listing_bytes : KEPT_BYTES;
+}
+
+static int listing_read(struct overlay *ov, struct object *dir, uint64_t from, struct listing **out)
 {
 	struct listing *l = calloc(1, sizeof *l);
 	int rc = 0;
 	if (!l)
 		return -ENOMEM;
-	atomic_store(&l->refs, 1);
+	*l = (struct listing){ .refs = 1, .from = from < FIRST_COOKIE ? 0 : from, .to = UINT64_MAX, .max = kept_bytes(ov) / WINDOWS };
+	struct part p = { .ov = ov, .l = l };
 	if (dir->upper)
-		rc = read_layer(ov, dir, dir->upper, false, 0, l);
-	for (size_t i = 0; !rc && i < dir->nlower; i++)
-		rc = read_layer(ov, dir, dir->lower[i], dir->lower_x[i], ONLY_ONE_LAYER, l);
+		rc = read_layer(ov, dir, dir->upper, gather, &p);
+	p.flags = ONLY_ONE_LAYER;
+	for (size_t i = 0; !rc && i < dir->nlower; i++) {
+		p.layer = (uint16_t)(dir->lower[i]->layer - ov->layers);
+		p.x = dir->lower_x[i];
+		rc = read_layer(ov, dir, dir->lower[i], gather, &p);
+	}
 	if (rc) {
 		listing_put(l);
 		return rc;
 	}
-	if (l->count)
-		qsort_r(l->items, l->count, sizeof *l->items, by_hash, l->names);
+	sort_items(l);
 	merge_items(l);
+	fit(l);
 	*out = l;
 	return 0;
 }
 
+/* ---- is it empty? ---- */
+struct emptiness {
+	struct overlay *ov;
+	struct object *dir;
+	size_t above; /* number of the directory's places that were looked at: what they hold are whiteouts */
+	bool x;
+};
+
+static struct place *nth_place(const struct object *dir, size_t n)
+{
+	return dir->upper ? n ? dir->lower[n - 1] : dir->upper : dir->lower[n];
+}
+
+/* -ENOTEMPTY at the first name that shows: neither a whiteout nor hidden by one. Holds no names: a removed directory's may be a million. */
+static int look_for_any(void *arg, int fd, const struct linux_dirent64 *d)
+{
+	struct emptiness *e = arg;
+	if (hides(e->ov, fd, d, e->x))
+		return 0;
+	for (size_t i = 0; i < e->above; i++) {
+		struct fdent *dir;
+		struct statx st;
+		if (place_pin(e->ov, nth_place(e->dir, i), FD_PATH, &dir))
+			continue;
+		bool hidden = !statx_at(dir->fd, d->d_name, &st);
+		place_unpin(e->ov, dir);
+		if (hidden)
+			return 0;
+	}
+	return -ENOTEMPTY;
+}
+
 int directory_is_empty(struct overlay *ov, struct object *dir)
 {
-	struct listing *l;
-	int rc = listing_read(ov, dir, &l);
-	if (rc)
-		return rc;
-	rc = l->count ? -ENOTEMPTY : 0;
-	listing_put(l);
+	struct emptiness e = { .ov = ov, .dir = dir };
+	int rc = 0;
+	for (size_t n = dir->nlower + (dir->upper ? 1 : 0); !rc && e.above < n; e.above++) {
+		e.x = !(dir->upper && !e.above) && dir->lower_x[e.above - (dir->upper ? 1 : 0)];
+		rc = read_layer(ov, dir, nth_place(dir, e.above), look_for_any, &e);
+	}
 	return rc;
 }
 
-/* A scan that goes on uses the listing that it began with, where that is still kept: what came or went since may show or not, what stayed
- * shows once. A scan that begins reads anew if anything changed. */
-static int listing_get(struct overlay *ov, struct object *dir, bool from_start, struct listing **out)
+/* ---- listings that are kept ---- */
+static void drop_kept(struct overlay *ov, struct kept_listing *k)
+{
+	ov->listings_bytes -= k->l ? listing_bytes(k->l) : 0;
+	listing_put(k->l);
+	*k = (struct kept_listing){ 0 };
+}
+
+/* The least recently used of those that are in use, or of all. */
+static struct kept_listing *oldest_kept(struct overlay *ov, bool in_use)
+{
+	struct kept_listing *oldest = NULL;
+	for (struct kept_listing *k = ov->listings; k < ov->listings + LISTINGS; k++)
+		if ((k->l || !in_use) && (!oldest || k->used < oldest->used))
+			oldest = k;
+	return oldest;
+}
+
+/* A scan from the start throws away the other windows: they may be older than the scan, and would miss what was there when it began. */
+static void keep(struct overlay *ov, struct object *dir, struct listing *l, unsigned changes)
+{
+	pthread_mutex_lock(&ov->listings_lock);
+	for (struct kept_listing *k = ov->listings; k < ov->listings + LISTINGS; k++)
+		if (k->dir == dir && (!l->from || k->l->from == l->from))
+			drop_kept(ov, k);
+	struct kept_listing *k;
+	while (ov->listings_bytes + listing_bytes(l) > kept_bytes(ov) && (k = oldest_kept(ov, true)))
+		drop_kept(ov, k);
+	k = oldest_kept(ov, false);
+	drop_kept(ov, k);
+	atomic_fetch_add(&l->refs, 1);
+	*k = (struct kept_listing){ .dir = dir, .l = l, .changes = changes, .used = ++ov->listings_clock };
+	ov->listings_bytes += listing_bytes(l);
+	pthread_mutex_unlock(&ov->listings_lock);
+}
+
+/* A scan that goes on uses the window that it finds, if one is kept: what came or went since may show or not, what stayed
+ * shows once. A scan that begins needs one in which nothing changed. */
+static struct listing *find_kept(struct overlay *ov, struct object *dir, uint64_t cookie, uint64_t version)
+{
+	struct listing *l = NULL;
+	uint64_t from = cookie < FIRST_COOKIE ? 0 : cookie;
+	pthread_mutex_lock(&ov->listings_lock);
+	for (struct kept_listing *k = ov->listings; !l && k < ov->listings + LISTINGS; k++)
+		if (k->dir == dir && k->l->from <= from && from < k->l->to &&
+		    (cookie || (k->l->version == version && k->changes == atomic_load(&dir->changes)))) {
+			l = k->l;
+			atomic_fetch_add(&l->refs, 1);
+			k->used = ++ov->listings_clock;
+		}
+	pthread_mutex_unlock(&ov->listings_lock);
+	return l;
+}
+
+static int listing_get(struct overlay *ov, struct object *dir, uint64_t cookie, struct listing **out)
 {
 	struct overlay_attr a;
 	int rc = attr_get(ov, dir, &a);
 	if (rc)
 		return rc;
 	uint64_t version = (uint64_t)a.ctime.tv_sec * 1000000000u + (uint64_t)a.ctime.tv_nsec;
-	pthread_mutex_lock(&ov->listings_lock);
-	for (int i = 0; i < LISTINGS; i++)
-		if (ov->listings[i].dir == dir && (!from_start || (ov->listings[i].l->version == version && ov->listings[i].changes == atomic_load(&dir->changes)))) {
-			*out = ov->listings[i].l;
-			atomic_fetch_add(&(*out)->refs, 1);
-			pthread_mutex_unlock(&ov->listings_lock);
-			return 0;
+	if ((*out = find_kept(ov, dir, cookie, version)))
+		return 0;
+	/* one reader at a time: the others find what it read, and not as many are in memory as there are threads */
+	pthread_mutex_t *reader = &ov->listing_readers[(uintptr_t)dir / sizeof *dir % LISTING_READERS];
+	pthread_mutex_lock(reader);
+	if (!(*out = find_kept(ov, dir, cookie, version))) {
+		unsigned changes = atomic_load(&dir->changes);
+		rc = listing_read(ov, dir, cookie, out);
+		if (!rc) {
+			(*out)->version = version;
+			keep(ov, dir, *out, changes);
 		}
-	pthread_mutex_unlock(&ov->listings_lock);
-	unsigned changes = atomic_load(&dir->changes);
-	rc = listing_read(ov, dir, out);
-	if (rc)
-		return rc;
-	(*out)->version = version;
-	pthread_mutex_lock(&ov->listings_lock);
-	int slot = -1;
-	for (int i = 0; i < LISTINGS; i++)
-		if (ov->listings[i].dir == dir)
-			slot = i;
-	if (slot < 0)
-		slot = (int)(ov->next_listing++ % LISTINGS);
-	struct listing *old = ov->listings[slot].l;
-	ov->listings[slot].dir = dir; /* compared by address and forgotten with the object */
-	ov->listings[slot].l = *out;
-	ov->listings[slot].changes = changes;
-	atomic_fetch_add(&(*out)->refs, 1);
-	pthread_mutex_unlock(&ov->listings_lock);
-	listing_put(old);
-	return 0;
+	}
+	pthread_mutex_unlock(reader);
+	return rc;
 }
 
 void listing_forget(struct overlay *ov, struct object *dir)
 {
-	struct listing *old = NULL;
 	pthread_mutex_lock(&ov->listings_lock);
-	for (int i = 0; i < LISTINGS; i++)
-		if (ov->listings[i].dir == dir) {
-			old = ov->listings[i].l;
-			ov->listings[i].dir = NULL;
-			ov->listings[i].l = NULL;
-		}
+	for (struct kept_listing *k = ov->listings; k < ov->listings + LISTINGS; k++)
+		if (k->dir == dir)
+			drop_kept(ov, k);
 	pthread_mutex_unlock(&ov->listings_lock);
-	listing_put(old);
 }
 
+/* ---- giving entries out ---- */
 /* The entry's file id, as GETATTR says it: of a name in one lower alone it can be told from d_ino; the others are looked up. */
 static int resolve(struct overlay *ov, struct object *dir, const char *name, const struct item *item, bool plus, uint64_t *fileid,
 		   struct object **o)
@@ -304,6 +461,20 @@ static size_t first_behind(const struct listing *l, uint64_t cookie)
 	return low;
 }
 
+/* What the window holds behind cookie, as long as it is wanted. */
+static void give_window(struct overlay *ov, struct scan *s, struct object *dir, const struct listing *l, uint64_t cookie)
+{
+	for (size_t i = first_behind(l, cookie); s->more && i < l->count; i++) {
+		const struct item *item = &l->items[i];
+		struct overlay_entry e = { .name = l->names + item->name, .cookie = item->hash };
+		struct object *o;
+		if (resolve(ov, dir, e.name, item, s->plus, &e.fileid, &o))
+			continue; /* gone since, or broken: then it can't be reached either */
+		give(ov, s, &e, o);
+		overlay_put(ov, o);
+	}
+}
+
 int overlay_readdir(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, uint64_t cookie, bool plus,
 		    overlay_fill *fill, void *arg, bool *eof)
 {
@@ -315,22 +486,19 @@ int overlay_readdir(struct overlay *ov, const struct overlay_cred *cred, struct 
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	int rc = dir->dead ? -ESTALE : require(ov, cred, dir, OVERLAY_READ);
 	if (!rc)
-		rc = listing_get(ov, dir, cookie == 0, &l);
-	if (rc)
-		goto out;
-	give_dots(ov, &s, dir, cookie);
-	size_t i = first_behind(l, cookie);
-	for (; s.more && i < l->count; i++) {
-		const struct item *item = &l->items[i];
-		struct overlay_entry e = { .name = l->names + item->name, .cookie = item->hash };
-		struct object *o;
-		if (resolve(ov, dir, e.name, item, plus, &e.fileid, &o))
-			continue; /* gone since, or broken: then it can't be reached either */
-		give(ov, &s, &e, o);
-		overlay_put(ov, o);
+		rc = listing_get(ov, dir, cookie, &l);
+	if (!rc)
+		give_dots(ov, &s, dir, cookie);
+	while (!rc && s.more) {
+		give_window(ov, &s, dir, l, cookie);
+		if (!s.more || l->to == UINT64_MAX)
+			break;
+		cookie = l->to;
+		listing_put(l);
+		l = NULL;
+		rc = listing_get(ov, dir, cookie, &l);
 	}
-	*eof = s.more;
-out:
+	*eof = !rc && s.more;
 	pthread_rwlock_unlock(&ov->rename_lock);
 	listing_put(l);
 	return rc;

@@ -236,6 +236,8 @@ int overlay_open(const struct overlay_config *c, struct overlay **out, char *err
 	pthread_rwlock_init(&ov->rename_lock, NULL);
 	pthread_mutex_init(&ov->index_lock, NULL);
 	pthread_mutex_init(&ov->listings_lock, NULL);
+	for (int i = 0; i < LISTING_READERS; i++)
+		pthread_mutex_init(&ov->listing_readers[i], NULL);
 	fds_init(&ov->fds, c->max_fds ? c->max_fds : default_fds());
 	rc = table_init(&ov->table, c->max_objects ? c->max_objects : DEFAULT_OBJECTS);
 	if (rc)
@@ -270,6 +272,8 @@ void overlay_close(struct overlay *ov)
 	pthread_rwlock_destroy(&ov->rename_lock);
 	pthread_mutex_destroy(&ov->index_lock);
 	pthread_mutex_destroy(&ov->listings_lock);
+	for (int i = 0; i < LISTING_READERS; i++)
+		pthread_mutex_destroy(&ov->listing_readers[i]);
 	free(ov->layers);
 	free(ov->name);
 	free(ov);

@@ -90,6 +90,7 @@ struct overlay_config {
 	bool sync; /* a change is on disk before the call returns */
 	bool userxattr; /* user.overlay.* even where trusted.* would work */
 	size_t max_objects; /* bound of the object table; 0: default */
+	size_t listing_bytes; /* bound of the directory listings in memory; 0: default */
 	size_t max_fds; /* bound of the descriptor cache; 0: from RLIMIT_NOFILE */
 	void (*before_block)(void); /* called before a wait for a disk; may be NULL */
 	void (*log)(int level, const char *fmt, ...); /* syslog levels; may be NULL */
