@@ -321,31 +321,65 @@ static int complete_metacopy(struct overlay *ov, struct object *o)
 	return rc;
 }
 
+/* The parent is in the upper already. */
+static int copy_up_one(struct overlay *ov, struct object *o, bool with_data)
+{
+	bool copied = false;
+	int rc = 0;
+	pthread_mutex_lock(&o->copy_lock);
+	if (!object_is_up(o, false)) {
+		rc = o->dead ? -ESTALE : copy_new(ov, o);
+		copied = true;
+	} else if (!object_is_up(o, with_data)) {
+		rc = complete_metacopy(ov, o);
+	}
+	pthread_mutex_unlock(&o->copy_lock);
+	if (rc || !copied)
+		return rc;
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	struct object *parent = object_get(o->parent);
+	pthread_rwlock_unlock(&ov->rename_lock);
+	rc = sync_dirs(ov, parent, NULL);
+	overlay_put(ov, parent);
+	return rc;
+}
+
+/* The ancestors that are not in the upper yet, nearest first, counted; *n of them. A loop: trees may be deeper than a stack. One that is moved
+ * meanwhile is in the upper then, and so is its new parent. */
+static int ancestors_below(struct overlay *ov, struct object *o, struct object ***list, size_t *n)
+{
+	int rc = 0;
+	*n = 0;
+	*list = NULL;
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	for (struct object *p = o->parent; p && !object_is_up(p, false); p = p->parent)
+		++*n;
+	if (*n && !(*list = malloc(*n * sizeof(struct object *))))
+		rc = -ENOMEM;
+	struct object *p = o->parent;
+	for (size_t i = 0; *list && i < *n; i++, p = p->parent)
+		(*list)[i] = object_get(p);
+	pthread_rwlock_unlock(&ov->rename_lock);
+	return rc;
+}
+
 int copy_up(struct overlay *ov, struct object *o, bool with_data)
 {
+	struct object **above;
+	size_t n;
 	if (!ov->writable)
 		return -EROFS;
 	if (object_is_up(o, with_data))
 		return 0;
 	if (o->dead)
 		return -ESTALE;
-	pthread_rwlock_rdlock(&ov->rename_lock);
-	struct object *parent = object_get(o->parent);
-	pthread_rwlock_unlock(&ov->rename_lock);
-	int rc = copy_up(ov, parent, false);
-	bool copied = false;
-	if (!rc) {
-		pthread_mutex_lock(&o->copy_lock);
-		if (!object_is_up(o, false)) {
-			rc = copy_new(ov, o);
-			copied = true;
-		} else if (!object_is_up(o, with_data)) {
-			rc = complete_metacopy(ov, o);
-		}
-		pthread_mutex_unlock(&o->copy_lock);
+	int rc = ancestors_below(ov, o, &above, &n);
+	if (rc)
+		return rc;
+	while (n--) {
+		rc = rc ? rc : copy_up_one(ov, above[n], false);
+		overlay_put(ov, above[n]);
 	}
-	if (!rc && copied)
-		rc = sync_dirs(ov, parent, NULL);
-	overlay_put(ov, parent);
-	return rc;
+	free(above);
+	return rc ? rc : copy_up_one(ov, o, with_data);
 }

@@ -2,6 +2,7 @@
 #include "internal.h"
 
 #include <endian.h>
+#include <linux/limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,18 +71,25 @@ static bool redirect_is_sound(const char *s)
 
 int format_redirect(struct overlay *ov, int dirfd, const char *name, char **redirect)
 {
-	char buf[4096];
+	char small[512], *buf = small;
 	*redirect = NULL;
-	ssize_t n = format_getxattr(ov, dirfd, name, "redirect", buf, sizeof buf - 1);
-	if (n == -ENODATA)
-		return 0;
-	if (n < 0)
-		return (int)n;
-	buf[n] = 0;
-	if (strlen(buf) != (size_t)n || !redirect_is_sound(buf))
-		return -EIO;
-	*redirect = strdup(buf);
-	return *redirect ? 0 : -ENOMEM;
+	ssize_t n = format_getxattr(ov, dirfd, name, "redirect", small, sizeof small - 1);
+	if (n == -ERANGE) { /* from deep in a tree: as long as an xattr can be */
+		if (!(buf = malloc(XATTR_SIZE_MAX + 1)))
+			return -ENOMEM;
+		n = format_getxattr(ov, dirfd, name, "redirect", buf, XATTR_SIZE_MAX);
+	}
+	int rc = n < 0 && n != -ENODATA ? (int)n : 0;
+	if (n >= 0) {
+		buf[n] = 0;
+		if (strlen(buf) != (size_t)n || !redirect_is_sound(buf))
+			rc = -EIO;
+		else if (!(*redirect = strdup(buf)))
+			rc = -ENOMEM;
+	}
+	if (buf != small)
+		free(buf);
+	return rc;
 }
 
 /*

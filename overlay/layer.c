@@ -338,25 +338,65 @@ static struct fdent *cache(struct overlay *ov, struct place *place, enum fd_kind
 	return e;
 }
 
-int place_pin(struct overlay *ov, struct place *place, enum fd_kind kind, struct fdent **ent)
+/* Opens the place below its parent's descriptor. */
+static int open_place(struct overlay *ov, struct place *place, enum fd_kind kind, const struct fdent *parent, struct fdent **ent)
 {
 	static const int flags[FD_KINDS] = { [FD_PATH] = O_PATH, [FD_READ] = O_RDONLY | O_NONBLOCK, [FD_WRITE] = O_RDWR | O_NONBLOCK };
-	struct fdent *parent;
-	if ((*ent = cached(ov, place, kind)))
-		return 0;
-	int rc = place->parent ? place_pin(ov, place->parent, FD_PATH, &parent) : -EBADF; /* a root's stand in the cache for good */
-	if (rc)
-		return rc;
 	/* reading must not move a lower's access times; O_NOATIME is for the owner and root alone */
 	int noatime = kind == FD_READ && place->layer != ov->layers ? O_NOATIME : 0;
 	int fd = open_beneath(parent->fd, place->name, flags[kind] | noatime);
 	if (fd == -EPERM && noatime)
 		fd = open_beneath(parent->fd, place->name, flags[kind]);
-	place_unpin(ov, parent);
 	if (fd < 0)
 		return fd;
 	*ent = cache(ov, place, kind, fd);
 	return *ent ? 0 : -ENOMEM;
+}
+
+/* Goes up to the nearest ancestor that has a descriptor (the root does), then opens all below it: a loop, as trees may be deeper than a stack. */
+static int pin_directory(struct overlay *ov, struct place *dir, struct fdent **ent)
+{
+	size_t depth = 0;
+	struct place *p = dir;
+	while (p && !(*ent = cached(ov, p, FD_PATH))) {
+		p = p->parent;
+		depth++;
+	}
+	if (!p)
+		return -EBADF; /* a layer's root whose layer was closed */
+	if (!depth)
+		return 0;
+	struct place **way = malloc(depth * sizeof(struct place *));
+	int rc = 0;
+	if (!way) {
+		place_unpin(ov, *ent);
+		return -ENOMEM;
+	}
+	p = dir;
+	for (size_t i = depth; i--; p = p->parent)
+		way[i] = p;
+	for (size_t i = 0; i < depth && !rc; i++) {
+		struct fdent *above = *ent;
+		rc = open_place(ov, way[i], FD_PATH, above, ent);
+		place_unpin(ov, above);
+	}
+	free(way);
+	return rc;
+}
+
+int place_pin(struct overlay *ov, struct place *place, enum fd_kind kind, struct fdent **ent)
+{
+	struct fdent *parent;
+	if ((*ent = cached(ov, place, kind)))
+		return 0;
+	if (!place->parent)
+		return -EBADF;
+	int rc = pin_directory(ov, place->parent, &parent);
+	if (rc)
+		return rc;
+	rc = open_place(ov, place, kind, parent, ent);
+	place_unpin(ov, parent);
+	return rc;
 }
 
 void place_unpin(struct overlay *ov, struct fdent *ent)

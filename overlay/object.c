@@ -100,48 +100,55 @@ static void unhash_locked(struct table *t, struct object *o)
 	t->count--;
 }
 
-/* The object is out of the table and nobody holds it. */
+/* Gives up a reference. True: it was the last one of an object that left the table, which the caller then frees. An object in the table stays
+ * there when its count falls to 0. The lock is taken before the last reference goes, so that only one of eviction and this frees it. */
+static bool release(struct overlay *ov, struct object *o)
+{
+	unsigned n = atomic_load(&o->refs);
+	while (n > 1)
+		if (atomic_compare_exchange_weak(&o->refs, &n, n - 1))
+			return false;
+	pthread_mutex_lock(&ov->table.lock);
+	bool last = atomic_fetch_sub(&o->refs, 1) == 1 && !o->hashed;
+	pthread_mutex_unlock(&ov->table.lock);
+	return last;
+}
+
+/* The object is out of the table and nobody holds it. The same may become true of its parent, and so on: a loop, as trees may be deep. */
 static void object_free(struct overlay *ov, struct object *o)
 {
-	struct object *parent = o->parent;
-	if (o->type == S_IFDIR)
-		listing_forget(ov, o);
-	place_put(ov, o->upper);
-	for (size_t i = 0; i < o->nlower; i++)
-		place_put(ov, o->lower[i]);
-	free(o->lower);
-	free(o->lower_x);
-	free(o->name);
-	free(o->acl);
-	pthread_mutex_destroy(&o->copy_lock);
-	pthread_mutex_destroy(&o->dir_lock);
-	pthread_mutex_destroy(&o->lock);
-	free(o);
-	if (parent)
-		overlay_put(ov, parent);
+	while (o) {
+		struct object *parent = o->parent;
+		if (o->type == S_IFDIR)
+			listing_forget(ov, o);
+		place_put(ov, o->upper);
+		for (size_t i = 0; i < o->nlower; i++)
+			place_put(ov, o->lower[i]);
+		free(o->lower);
+		free(o->lower_x);
+		free(o->name);
+		free(o->acl);
+		pthread_mutex_destroy(&o->copy_lock);
+		pthread_mutex_destroy(&o->dir_lock);
+		pthread_mutex_destroy(&o->lock);
+		free(o);
+		o = parent && release(ov, parent) ? parent : NULL;
+	}
 }
 
 void overlay_put(struct overlay *ov, struct object *o)
 {
-	if (!o)
-		return;
-	/* An object in the table stays there when its count falls to 0; one that left the table goes with its last user.
-	 * The lock is taken before the last reference goes, so that only one of eviction and this frees it. */
-	unsigned n = atomic_load(&o->refs);
-	while (n > 1)
-		if (atomic_compare_exchange_weak(&o->refs, &n, n - 1))
-			return;
-	pthread_mutex_lock(&ov->table.lock);
-	bool last = atomic_fetch_sub(&o->refs, 1) == 1 && !o->hashed;
-	pthread_mutex_unlock(&ov->table.lock);
-	if (last)
+	if (o && release(ov, o))
 		object_free(ov, o);
 }
 
-/* Second chance: takes one unused object out and returns it for object_free, or NULL. */
+/* Second chance: while there are too many, takes a few unused objects out and returns them for object_free, linked by id_next. More than the one
+ * that came: where all that were looked at were in use, the table is over its bound until later calls catch up. */
 static struct object *evict_locked(struct table *t)
 {
-	for (int i = 0; i < 256; i++) {
+	enum { LOOKED_AT = 256, TAKEN = 8 };
+	struct object *victims = NULL;
+	for (int i = 0, n = 0; i < LOOKED_AT && n < TAKEN && t->count > t->max; i++) {
 		struct object *o = t->hand;
 		t->hand = o->clock_next;
 		if (o == &t->clock || atomic_load(&o->refs))
@@ -151,9 +158,11 @@ static struct object *evict_locked(struct table *t)
 			continue;
 		}
 		unhash_locked(t, o);
-		return o;
+		o->id_next = victims;
+		victims = o;
+		n++;
 	}
-	return NULL;
+	return victims;
 }
 
 static struct object *find_locked(struct table *t, const struct overlay_id *id)
@@ -233,7 +242,7 @@ static struct object *object_new(struct found *f, struct object *parent, const c
 int object_from(struct overlay *ov, struct found *f, struct object *parent, const char *name, struct object **out)
 {
 	struct table *t = &ov->table;
-	struct object *victim = NULL, *old_parent = NULL;
+	struct object *victims = NULL, *old_parent = NULL;
 	pthread_mutex_lock(&t->lock);
 	struct object *o = find_locked(t, &f->id);
 	if (o && !o->named && o->parent && name) { /* its known name went (a hard link); this one will do */
@@ -256,12 +265,14 @@ int object_from(struct overlay *ov, struct found *f, struct object *parent, cons
 		o->clock_prev->clock_next = o->clock_next->clock_prev = o;
 		if (name)
 			name_locked(t, o);
-		if (++t->count > t->max)
-			victim = evict_locked(t);
+		t->count++;
+		victims = evict_locked(t);
 	}
 	pthread_mutex_unlock(&t->lock);
-	if (victim)
-		object_free(ov, victim);
+	for (struct object *next; victims; victims = next) {
+		next = victims->id_next;
+		object_free(ov, victims);
+	}
 	overlay_put(ov, old_parent);
 	*out = o;
 	return o ? 0 : -ENOMEM;

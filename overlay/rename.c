@@ -8,17 +8,33 @@
 #include <unistd.h>
 
 /* The path of a place from its layer's root, "/a/b"; malloc'ed. */
-static char *place_path(const struct place *p)
+static char *place_path(const struct place *place)
 {
-	char *path = strdup("");
-	for (; path && p->parent; p = p->parent) {
-		char *longer = NULL;
-		if (asprintf(&longer, "/%s%s", p->name, path) < 0)
-			longer = NULL;
-		free(path);
-		path = longer;
+	size_t len = 0;
+	for (const struct place *p = place; p->parent; p = p->parent)
+		len += strlen(p->name) + 1;
+	char *path = malloc(len + 1);
+	if (!path)
+		return NULL;
+	path[len] = 0;
+	for (const struct place *p = place; p->parent; p = p->parent) {
+		size_t n = strlen(p->name);
+		len -= n + 1;
+		path[len] = '/';
+		memcpy(path + len + 1, p->name, n);
 	}
 	return path;
+}
+
+/* The whole way, from the layer's root: right wherever the directory is moved to. Some file systems hold no more than a block in an xattr: a way
+ * that is too long for this one can't be kept, and the client copies, as between file systems (Linux does so above 256 bytes). */
+static int set_redirect(struct overlay *ov, int dirfd, const char *name, const char *value)
+{
+	enum { FITS_ANYWHERE = 256 };
+	size_t len = strlen(value);
+	int rc = format_setxattr(ov, dirfd, name, "redirect", value, len);
+	bool too_long = rc == -ENOSPC || rc == -E2BIG || rc == -ERANGE;
+	return too_long && len > FITS_ANYWHERE ? -EXDEV : rc;
 }
 
 /* A directory that merges with lowers takes the way to them along; a pure one must not merge at its new place. Before the move: a crash
@@ -31,11 +47,7 @@ static int mark_directory(struct overlay *ov, struct object *o, int dirfd, const
 		if (!path)
 			return -ENOMEM;
 		bool bare = same_parent && o->parent && o->parent->nlower && o->lower[0]->parent == o->parent->lower[0];
-		const char *value = bare ? strrchr(path, '/') + 1 : path;
-		char old[4096];
-		ssize_t n = format_getxattr(ov, dirfd, name, "redirect", old, sizeof old);
-		if (n < 0 || n > 0) /* always the whole way: right wherever it is moved to */
-			rc = format_setxattr(ov, dirfd, name, "redirect", value, strlen(value));
+		rc = set_redirect(ov, dirfd, name, bare ? strrchr(path, '/') + 1 : path);
 		free(path);
 	} else if (below_new) {
 		rc = format_setxattr(ov, dirfd, name, "opaque", "y", 1);
