@@ -17,13 +17,6 @@ bool in_group(const struct overlay_cred *cred, gid_t gid)
 	return false;
 }
 
-/* linux/posix_acl_xattr.h: a version word of 2, then entries, all little-endian. */
-struct acl_entry {
-	uint16_t tag, perm;
-	uint32_t id;
-};
-enum { ACL_USER_OBJ = 1, ACL_USER = 2, ACL_GROUP_OBJ = 4, ACL_GROUP = 8, ACL_MASK = 16, ACL_OTHER = 32 };
-
 static int acl_bits(const struct overlay_cred *cred, const struct overlay_attr *a, const void *acl, size_t size)
 {
 	const struct acl_entry *e = (const void *)((const char *)acl + 4);
@@ -59,7 +52,8 @@ bool attr_gives(const struct overlay_cred *cred, const struct overlay_attr *a, c
 {
 	if (!cred->uid) /* as CAP_DAC_OVERRIDE: everything, but executing what nobody may execute */
 		return bit != OVERLAY_EXEC || S_ISDIR(a->mode) || a->mode & 0111;
-	if (acl && acl_size >= 4 && cred->uid != a->uid)
+	/* an ACL whose mask gives nothing is not looked at: its users are "others" then (Linux: acl_permission_check()) */
+	if (acl && acl_size >= 4 && cred->uid != a->uid && a->mode & 070)
 		return acl_bits(cred, a, acl, acl_size) & bit;
 	int bits = cred->uid == a->uid ? a->mode >> 6 : in_group(cred, a->gid) ? a->mode >> 3 : a->mode;
 	return bits & bit;

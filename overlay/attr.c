@@ -185,7 +185,7 @@ static int may_setattr(struct overlay *ov, const struct overlay_cred *cred, stru
 		return -EPERM;
 	if (set->set_uid && cred->uid && (!owner || set->uid != a->uid))
 		return -EPERM;
-	if (set->set_gid && cred->uid && set->gid != a->gid && (!owner || !in_group(cred, set->gid)))
+	if (set->set_gid && cred->uid && (!owner || (set->gid != a->gid && !in_group(cred, set->gid))))
 		return -EPERM;
 	if ((set->set_atime == TIME_CLIENT || set->set_mtime == TIME_CLIENT) && !owner)
 		return -EPERM;
@@ -199,18 +199,31 @@ static bool same_time(const struct timespec *a, const struct timespec *b)
 	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
+mode_t mode_after_write(const struct overlay_cred *cred, const struct overlay_attr *a)
+{
+	if (!cred->uid || !S_ISREG(a->mode))
+		return a->mode;
+	bool keeps_gid = !(a->mode & S_IXGRP) && in_group(cred, a->gid);
+	return a->mode & ~(mode_t)(S_ISUID | (keeps_gid ? 0 : S_ISGID));
+}
+
 /* A caller other than root loses the set-id bits where the kernel would take them. */
 static void drop_setid(const struct overlay_cred *cred, const struct overlay_attr *a, struct overlay_setattr *set)
 {
 	if (!cred->uid)
 		return;
-	if (set->set_mode && S_ISREG(a->mode) && !in_group(cred, set->set_gid ? set->gid : a->gid))
+	if (set->set_mode && !in_group(cred, set->set_gid ? set->gid : a->gid))
 		set->mode &= ~(mode_t)S_ISGID;
-	mode_t lost = S_ISUID | (a->mode & S_IXGRP ? S_ISGID : 0);
-	if (set->set_size && !set->set_mode && S_ISREG(a->mode) && a->mode & lost) {
+	mode_t kept = mode_after_write(cred, a);
+	if (set->set_size && !set->set_mode && a->mode != kept) {
 		set->set_mode = true;
-		set->mode = a->mode & 07777 & ~lost;
+		set->mode = kept & 07777;
 	}
+}
+
+static bool sets_nothing(const struct overlay_setattr *set)
+{
+	return !set->set_mode && !set->set_uid && !set->set_gid && !set->set_size && !set->set_atime && !set->set_mtime;
 }
 
 int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct object *o,
@@ -232,8 +245,15 @@ int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct 
 		pthread_rwlock_unlock(&ov->rename_lock);
 	}
 	drop_setid(cred, &a, &set);
-	if (!rc)
-		rc = copy_up(ov, o, set.set_size);
+	if (o->type == S_IFLNK)
+		set.set_mode = false; /* has none that means anything */
+	if (rc || sets_nothing(&set)) {
+		pthread_rwlock_rdlock(&ov->rename_lock);
+		wcc_before(ov, o, wcc);
+		pthread_rwlock_unlock(&ov->rename_lock);
+		return rc;
+	}
+	rc = copy_up(ov, o, set.set_size);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	pthread_mutex_lock(&o->dir_lock);
 	wcc_before(ov, o, wcc);

@@ -17,19 +17,21 @@ struct making {
 	const uint8_t *verf; /* exclusive create */
 };
 
-static int make_temp(struct overlay *ov, const struct overlay_cred *cred, const struct overlay_attr *dir,
-		     const struct making *m, const char *temp)
+/* Permission bits, before any ACL. As Linux: a directory takes set-group-id from its parent alone, and an executable keeps it only where
+ * the caller is in the group that it then gets (mode_strip_sgid()). */
+static mode_t mode_to_make(const struct overlay_cred *cred, const struct overlay_attr *dir, const struct making *m)
 {
-	int rc = 0, fd;
 	mode_t mode = m->set && m->set->set_mode ? m->set->mode & 07777 : m->type == S_IFDIR ? 0755 : 0644;
-	gid_t gid = dir->mode & S_ISGID ? dir->gid : cred->gid;
-	uid_t uid = cred->uid;
-	if (dir->mode & S_ISGID && m->type == S_IFDIR)
-		mode |= S_ISGID;
-	if (m->set && m->set->set_uid && (!cred->uid || m->set->uid == cred->uid))
-		uid = m->set->uid;
-	if (m->set && m->set->set_gid && (!cred->uid || in_group(cred, m->set->gid)))
-		gid = m->set->gid;
+	if (m->type == S_IFDIR)
+		return (mode & 01777) | (dir->mode & S_ISGID);
+	if (dir->mode & S_ISGID && (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && cred->uid && !in_group(cred, dir->gid))
+		mode &= ~(mode_t)S_ISGID;
+	return mode;
+}
+
+static int make_bare(struct overlay *ov, const struct making *m, const char *temp)
+{
+	int rc, fd;
 	if (m->type == S_IFDIR)
 		rc = mkdirat(ov->work_fd, temp, 0700);
 	else if (m->type == S_IFLNK && m->target)
@@ -38,32 +40,51 @@ static int make_temp(struct overlay *ov, const struct overlay_cred *cred, const 
 		rc = (fd = openat(ov->work_fd, temp, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600)) < 0 ? -1 : close(fd);
 	else
 		rc = mknodat(ov->work_fd, temp, m->type | 0600, m->rdev);
-	if (rc)
-		return -errno;
-	if (fchownat(ov->work_fd, temp, uid, gid, AT_SYMLINK_NOFOLLOW) && ov->privileged)
-		return -errno;
-	if (m->type != S_IFLNK && fchmodat(ov->work_fd, temp, mode, 0))
-		return -errno;
+	return rc ? -errno : 0;
+}
+
+static int set_size_and_times(struct overlay *ov, const struct making *m, const char *temp)
+{
+	struct timespec t[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_OMIT } };
 	if (m->verf) { /* as Linux nfsd: the verifier in atime and mtime, 31 bits each way so that any file system holds it */
 		uint32_t v[2];
 		memcpy(v, m->verf, 8);
-		struct timespec t[2] = { { .tv_sec = v[0] & 0x7fffffff }, { .tv_sec = v[1] & 0x7fffffff } };
-		if (utimensat(ov->work_fd, temp, t, AT_SYMLINK_NOFOLLOW))
-			return -errno;
-	} else if (m->set) {
-		struct timespec t[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_OMIT } };
-		if (m->set->set_atime == TIME_CLIENT)
-			t[0] = m->set->atime;
-		if (m->set->set_mtime == TIME_CLIENT)
-			t[1] = m->set->mtime;
-		char path[64];
-		snprintf(path, sizeof path, "/proc/self/fd/%d/%s", ov->work_fd, temp);
-		if (m->type == S_IFREG && m->set->set_size && truncate(path, (off_t)m->set->size))
-			return -errno;
-		if ((m->set->set_atime || m->set->set_mtime) && utimensat(ov->work_fd, temp, t, AT_SYMLINK_NOFOLLOW))
-			return -errno;
+		t[0] = (struct timespec){ .tv_sec = v[0] & 0x7fffffff };
+		t[1] = (struct timespec){ .tv_sec = v[1] & 0x7fffffff };
+		return utimensat(ov->work_fd, temp, t, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
 	}
-	return 0;
+	if (!m->set)
+		return 0;
+	if (m->set->set_atime == TIME_CLIENT)
+		t[0] = m->set->atime;
+	if (m->set->set_mtime == TIME_CLIENT)
+		t[1] = m->set->mtime;
+	char path[64];
+	snprintf(path, sizeof path, "/proc/self/fd/%d/%s", ov->work_fd, temp);
+	if (m->type == S_IFREG && m->set->set_size && truncate(path, (off_t)m->set->size))
+		return -errno;
+	return (m->set->set_atime || m->set->set_mtime) && utimensat(ov->work_fd, temp, t, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
+}
+
+/* parent_fd: of the directory that it is for */
+static int make_temp(struct overlay *ov, const struct overlay_cred *cred, const struct overlay_attr *dir, int parent_fd, const struct making *m,
+		     const char *temp)
+{
+	mode_t mode = mode_to_make(cred, dir, m);
+	gid_t gid = dir->mode & S_ISGID ? dir->gid : cred->gid;
+	uid_t uid = cred->uid;
+	if (m->set && m->set->set_uid && (!cred->uid || m->set->uid == cred->uid))
+		uid = m->set->uid;
+	if (m->set && m->set->set_gid && (!cred->uid || in_group(cred, m->set->gid)))
+		gid = m->set->gid;
+	int rc = make_bare(ov, m, temp);
+	if (!rc && fchownat(ov->work_fd, temp, uid, gid, AT_SYMLINK_NOFOLLOW) && ov->privileged)
+		rc = -errno;
+	if (!rc && m->type != S_IFLNK)
+		rc = acl_inherit(parent_fd, ov->work_fd, temp, &mode, m->type == S_IFDIR);
+	if (!rc && m->type != S_IFLNK && fchmodat(ov->work_fd, temp, mode, 0))
+		rc = -errno;
+	return rc ? rc : set_size_and_times(ov, m, temp);
 }
 
 /* Where the file system can't tell one life of an inode from the next, the object gets a generation that we make up, as a copied-up one
@@ -114,7 +135,7 @@ static int create_locked(struct overlay *ov, const struct overlay_cred *cred, st
 	if (rc)
 		return rc;
 	work_name(ov, temp);
-	rc = make_temp(ov, cred, &a, m, temp);
+	rc = make_temp(ov, cred, &a, parent->fd, m, temp);
 	if (!rc && !ov->layers[0].has_handles)
 		rc = mark_born(ov, temp);
 	if (!rc)
@@ -145,6 +166,8 @@ static int create_name(struct overlay *ov, const struct overlay_cred *cred, stru
 		int may = overlay_permitted(ov, cred, dir, OVERLAY_WRITE | OVERLAY_EXEC);
 		rc = may < 0 ? may : may == (OVERLAY_WRITE | OVERLAY_EXEC) ? 0 : -EACCES;
 	}
+	if (!rc && (m->type == S_IFCHR || m->type == S_IFBLK) && (cred->uid || (m->type == S_IFCHR && !m->rdev)))
+		rc = -EPERM; /* devices are root's to make, and 0/0 would be a whiteout */
 	if (!rc)
 		rc = copy_up(ov, dir, false);
 	pthread_rwlock_rdlock(&ov->rename_lock);
@@ -228,12 +251,6 @@ int overlay_mknod(struct overlay *ov, const struct overlay_cred *cred, struct ob
 		  struct overlay_attr *attr, struct overlay_wcc *wcc)
 {
 	struct making m = { .type = type, .set = set, .rdev = makedev(major, minor) };
-	*o = NULL;
-	memset(wcc, 0, sizeof *wcc);
-	if (type == S_IFCHR && !major && !minor)
-		return -EPERM; /* that would be a whiteout */
-	if ((type == S_IFCHR || type == S_IFBLK) && cred->uid)
-		return -EPERM;
 	return finish(ov, dir, o, create_name(ov, cred, dir, name, &m, o, attr, wcc));
 }
 
@@ -247,8 +264,6 @@ int overlay_link(struct overlay *ov, const struct overlay_cred *cred, struct obj
 	int rc = check_name(ov, dir, name);
 	if (rc == -ENOENT)
 		rc = -EACCES;
-	if (!rc && o->type == S_IFDIR)
-		rc = -EINVAL;
 	if (!rc && !ov->writable)
 		rc = -EROFS;
 	if (!rc && !overlay_lookup(ov, cred, dir, name, &there, NULL))
@@ -258,6 +273,8 @@ int overlay_link(struct overlay *ov, const struct overlay_cred *cred, struct obj
 		int may = overlay_permitted(ov, cred, dir, OVERLAY_WRITE | OVERLAY_EXEC);
 		rc = may < 0 ? may : may == (OVERLAY_WRITE | OVERLAY_EXEC) ? 0 : -EACCES;
 	}
+	if (!rc && o->type == S_IFDIR)
+		rc = -EINVAL;
 	if (!rc)
 		rc = copy_up(ov, dir, false);
 	if (!rc)

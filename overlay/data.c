@@ -91,8 +91,8 @@ int overlay_write(struct overlay *ov, const struct overlay_cred *cred, struct ob
 		pthread_mutex_lock(&o->dir_lock); /* for a wcc that is atomic with the write */
 		wcc_before(ov, o, wcc);
 		rc = attr_get(ov, o, &a);
-		if (!rc && cred->uid && a.mode & (S_ISUID | S_ISGID)) /* as the kernel does for an ordinary writer */
-			(void)!fchmod(file->fd, a.mode & 07777 & ~(mode_t)(S_ISUID | (a.mode & S_IXGRP ? S_ISGID : 0)));
+		if (!rc && mode_after_write(cred, &a) != a.mode)
+			(void)!fchmod(file->fd, mode_after_write(cred, &a) & 07777);
 		if (!rc)
 			rc = write_all(file->fd, buf, len, offset);
 		wcc_after(ov, o, wcc);

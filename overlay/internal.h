@@ -226,6 +226,8 @@ void attr_forget(struct object *o); /* after a change */
 uint64_t id_fileid(const struct overlay_id *id);
 void wcc_before(struct overlay *ov, struct object *o, struct overlay_wcc *wcc);
 void wcc_after(struct overlay *ov, struct object *o, struct overlay_wcc *wcc);
+/* The mode that a write or truncation leaves: the set-id bits go, as Linux's setattr_should_drop_suidgid() says. */
+mode_t mode_after_write(const struct overlay_cred *cred, const struct overlay_attr *a);
 int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_setattr *set, mode_t type);
 
 /* ---- access.c ---- */
@@ -233,6 +235,17 @@ int permitted(struct overlay *ov, const struct overlay_cred *cred, struct object
 int require(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want); /* 0 or -EACCES */
 bool in_group(const struct overlay_cred *cred, gid_t gid);
 bool attr_gives(const struct overlay_cred *cred, const struct overlay_attr *attr, const void *acl, size_t acl_size, int bit);
+
+/* ---- acl.c ---- */
+/* linux/posix_acl_xattr.h: a version word of 2, then entries, all little-endian. */
+struct acl_entry {
+	uint16_t tag, perm;
+	uint32_t id;
+};
+enum { ACL_USER_OBJ = 1, ACL_USER = 2, ACL_GROUP_OBJ = 4, ACL_GROUP = 8, ACL_MASK = 16, ACL_OTHER = 32 };
+/* The new fd/name, to be moved into the directory dirfd, gets the ACLs that the directory's default ACL means for it; *mode is narrowed
+ * accordingly, and still to be set. */
+int acl_inherit(int dirfd, int fd, const char *name, mode_t *mode, bool is_dir);
 
 /* ---- copyup.c ---- */
 /* Makes sure that the object (its ancestors first) is in the upper. No lock may be held. with_data: complete a metacopy too. */

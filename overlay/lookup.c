@@ -136,7 +136,7 @@ static enum step look_at(struct overlay *ov, struct found *f, struct search *s, 
 		goto out; /* broken: no data below */
 	if (*have && !S_ISDIR(f->st.stx_mode))
 		goto out;
-	char opaque = last && !upper ? 0 : format_opaque(ov, parent->fd, name);
+	char opaque = format_opaque(ov, parent->fd, name); /* in the last layer too: it may hold xattr whiteouts */
 	if (upper)
 		f->upper = place_get(p);
 	else

@@ -74,6 +74,17 @@ out:
 	return rc;
 }
 
+/* As Linux asks: permission first, then what it is. Of a directory, its dir_lock is held. */
+static int check_removal(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, struct object *o, bool want_dir)
+{
+	int rc = may_remove(ov, cred, dir, o);
+	if (!rc && want_dir != (o->type == S_IFDIR))
+		rc = want_dir ? -ENOTDIR : -EISDIR;
+	if (!rc && want_dir)
+		rc = directory_is_empty(ov, o);
+	return rc;
+}
+
 static int remove_name(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, const char *name, bool want_dir,
 		       struct overlay_wcc *wcc)
 {
@@ -85,11 +96,12 @@ static int remove_name(struct overlay *ov, const struct overlay_cred *cred, stru
 		rc = -EROFS;
 	if (!rc)
 		rc = overlay_lookup(ov, cred, dir, name, &o, NULL);
-	if (!rc && want_dir != (o->type == S_IFDIR))
-		rc = want_dir ? -ENOTDIR : -EISDIR;
 	pthread_rwlock_rdlock(&ov->rename_lock);
-	if (!rc)
-		rc = may_remove(ov, cred, dir, o);
+	if (!rc) { /* before anything is copied up */
+		pthread_mutex_lock(&o->dir_lock);
+		rc = check_removal(ov, cred, dir, o, want_dir);
+		pthread_mutex_unlock(&o->dir_lock);
+	}
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (!rc)
 		rc = copy_up(ov, dir, false);
@@ -100,19 +112,14 @@ static int remove_name(struct overlay *ov, const struct overlay_cred *cred, stru
 	o = NULL;
 	if (!rc)
 		rc = dir->dead ? -ESTALE : lookup_locked(ov, dir, name, &o); /* again, now that nobody can change it */
-	if (!rc && want_dir != (o->type == S_IFDIR))
-		rc = want_dir ? -ENOTDIR : -EISDIR;
 	if (!rc)
 		rc = merge_name(ov, dir, name, &f);
 	if (!rc) {
-		if (want_dir)
-			pthread_mutex_lock(&o->dir_lock); /* nobody adds a name while it goes */
-		if (want_dir)
-			rc = directory_is_empty(ov, o);
+		pthread_mutex_lock(&o->dir_lock); /* nobody adds a name while it goes */
+		rc = check_removal(ov, cred, dir, o, want_dir);
 		if (!rc)
 			rc = remove_locked(ov, dir, name, o, &f);
-		if (want_dir)
-			pthread_mutex_unlock(&o->dir_lock);
+		pthread_mutex_unlock(&o->dir_lock);
 	}
 	wcc_after(ov, dir, wcc);
 	pthread_mutex_unlock(&dir->dir_lock);

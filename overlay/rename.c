@@ -70,28 +70,36 @@ static bool is_ancestor(struct object *o, struct object *of)
 	return false;
 }
 
+static int check_target(struct overlay *ov, const struct overlay_cred *cred, struct moving *m)
+{
+	if (!m->target)
+		return require(ov, cred, m->to, OVERLAY_WRITE | OVERLAY_EXEC);
+	int rc = may_remove(ov, cred, m->to, m->target);
+	if (!rc && m->o->type == S_IFDIR && m->target->type != S_IFDIR)
+		rc = -ENOTDIR;
+	if (!rc && m->o->type != S_IFDIR && m->target->type == S_IFDIR)
+		rc = -EISDIR;
+	return rc;
+}
+
+/* In the order of Linux's do_renameat2() and vfs_rename(), so that the errors are the same. */
 static int check(struct overlay *ov, const struct overlay_cred *cred, struct moving *m)
 {
-	int rc = may_remove(ov, cred, m->from, m->o);
-	if (!rc)
-		rc = require(ov, cred, m->to, OVERLAY_WRITE | OVERLAY_EXEC);
-	if (!rc && m->target)
-		rc = may_remove(ov, cred, m->to, m->target);
-	if (!rc && m->o->type == S_IFDIR && m->from != m->to)
-		rc = cred->uid ? require(ov, cred, m->o, OVERLAY_WRITE) : 0; /* its ".." changes */
-	if (rc)
-		return rc;
 	if (m->o->type == S_IFDIR && is_ancestor(m->o, m->to))
 		return -EINVAL;
-	if (!m->target)
-		return 0;
-	if (m->o->type == S_IFDIR && m->target->type != S_IFDIR)
-		return -ENOTDIR;
-	if (m->o->type != S_IFDIR && m->target->type == S_IFDIR)
-		return -EISDIR;
-	if (is_ancestor(m->target, m->from))
+	if (m->target && is_ancestor(m->target, m->from))
 		return -ENOTEMPTY;
-	return m->target->type == S_IFDIR ? directory_is_empty(ov, m->target) : 0;
+	int rc = may_remove(ov, cred, m->from, m->o);
+	if (!rc)
+		rc = check_target(ov, cred, m);
+	if (!rc && m->o->type == S_IFDIR && m->from != m->to && cred->uid)
+		rc = require(ov, cred, m->o, OVERLAY_WRITE); /* its ".." changes */
+	if (rc || !m->target || m->target->type != S_IFDIR)
+		return rc;
+	pthread_mutex_lock(&m->target->dir_lock);
+	rc = directory_is_empty(ov, m->target);
+	pthread_mutex_unlock(&m->target->dir_lock);
+	return rc;
 }
 
 /* Replaces an empty merged directory in the upper by a really empty, opaque one, which a rename can go over. */
@@ -202,23 +210,39 @@ static void moving_end(struct overlay *ov, struct moving *m)
 	m->from_fd = m->to_fd = NULL;
 }
 
-/* All that will be changed must be in the upper before the exclusive lock is taken: copying takes long. */
+static int pass(struct overlay *ov, const struct overlay_cred *cred, struct object *dir)
+{
+	int may = overlay_permitted(ov, cred, dir, OVERLAY_EXEC);
+	return may < 0 ? may : may ? 0 : -EACCES;
+}
+
+/* All that will be changed must be in the upper before the exclusive lock is taken: copying takes long. What would be refused then is refused
+ * here, before anything is copied up. 1: the same object, so that nothing is to be done. */
 static int prepare(struct overlay *ov, const struct overlay_cred *cred, struct moving *m)
 {
-	struct object *o;
-	int rc = overlay_lookup(ov, cred, m->from, m->oldname, &o, NULL);
-	if (rc)
-		return rc;
-	int may = overlay_permitted(ov, cred, m->from, OVERLAY_WRITE | OVERLAY_EXEC);
-	int may_to = overlay_permitted(ov, cred, m->to, OVERLAY_WRITE | OVERLAY_EXEC);
-	rc = may < 0 ? may : may_to < 0 ? may_to : may != 3 || may_to != 3 ? -EACCES : 0;
+	int rc = pass(ov, cred, m->from);
+	if (!rc)
+		rc = pass(ov, cred, m->to);
+	if (!rc)
+		rc = overlay_lookup(ov, cred, m->from, m->oldname, &m->o, NULL);
+	if (!rc)
+		rc = overlay_lookup(ov, cred, m->to, m->newname, &m->target, NULL);
+	if (rc == -ENOENT && m->o)
+		rc = 0;
+	if (!rc && m->o == m->target)
+		rc = 1;
+	if (!rc) {
+		pthread_rwlock_rdlock(&ov->rename_lock);
+		rc = check(ov, cred, m);
+		pthread_rwlock_unlock(&ov->rename_lock);
+	}
 	if (!rc)
 		rc = copy_up(ov, m->from, false);
 	if (!rc)
 		rc = copy_up(ov, m->to, false);
 	if (!rc)
-		rc = copy_up(ov, o, true);
-	overlay_put(ov, o);
+		rc = copy_up(ov, m->o, true);
+	moving_end(ov, m);
 	return rc;
 }
 
@@ -235,6 +259,8 @@ int overlay_rename(struct overlay *ov, const struct overlay_cred *cred, struct o
 		rc = -EROFS;
 	for (int tries = 0; !rc && tries < 8; tries++) {
 		rc = prepare(ov, cred, &m);
+		if (rc > 0)
+			return 0;
 		if (rc)
 			break;
 		pthread_rwlock_wrlock(&ov->rename_lock);
