@@ -2,7 +2,7 @@
 BUILD ?= build
 CC ?= gcc
 PREFIX ?= /usr/local
-PKGS = libtirpc lmdb libsodium inih
+PKGS = libtirpc lmdb libsodium
 VERSION = 0.1.0
 V ?= @
 # make V= shows the commands

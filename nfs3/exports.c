@@ -32,7 +32,7 @@ static int parse_range(const char *text, struct client_range *r)
 	}
 	char *end = NULL;
 	long bits = slash ? strtol(slash + 1, &end, 10) : most;
-	if (bits < 0 || bits > most || (slash && (end == slash + 1 || *end)))
+	if (bits < 0 || bits > most || (slash && (slash[1] < '0' || slash[1] > '9' || *end)))
 		return -EINVAL;
 	r->bits = base + (int)bits;
 	snprintf(r->text, sizeof r->text, "%s/%ld", host, bits);
@@ -42,7 +42,7 @@ static int parse_range(const char *text, struct client_range *r)
 int client_list_parse(struct client_list *l, const char *text, char *err, size_t errlen)
 {
 	char *copy = strdup(text), *save = NULL;
-	int rc = copy ? 0 : -ENOMEM;
+	int rc = copy ? 0 : -ENOMEM, before = l->n;
 	for (char *t = copy ? strtok_r(copy, ",", &save) : NULL; t && !rc; t = strtok_r(NULL, ",", &save)) {
 		if (l->n == CLIENT_RANGES || parse_range(t, &l->at[l->n])) {
 			snprintf(err, errlen, "'%s' is not a range of addresses; write one like 10.0.0.0/8, 192.168.1.5 or fd00::/8 (at most 64 of them)", t);
@@ -50,6 +50,10 @@ int client_list_parse(struct client_list *l, const char *text, char *err, size_t
 		} else {
 			l->n++;
 		}
+	}
+	if (!rc && l->n == before) { /* not "nobody given": that would be everybody who is allowed by default */
+		snprintf(err, errlen, "there is no range of addresses in it; write one like 10.0.0.0/8, 192.168.1.5 or fd00::/8");
+		rc = -EINVAL;
 	}
 	free(copy);
 	return rc;

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -33,7 +34,7 @@ static bool allow(const struct sockaddr_storage *peer)
 }
 
 /* 32 hex digits; a file that is not there is made, for its owner alone. */
-static int read_key(const char *path, uint8_t key[16])
+static int read_key(const char *path, uint8_t key[16], bool *made)
 {
 	char text[80] = "";
 	size_t n = 0;
@@ -46,6 +47,7 @@ static int read_key(const char *path, uint8_t key[16])
 		bool ok = fd >= 0 && write(fd, text, 33) == 33 && !fsync(fd);
 		if (fd >= 0)
 			close(fd);
+		*made = ok;
 		return ok ? 0 : failed(path, strerror(errno));
 	}
 	if (fd < 0)
@@ -71,16 +73,20 @@ static int open_export(void)
 {
 	char err[512] = "";
 	uint8_t key[16];
+	bool key_made = false;
 	if (sodium_init() < 0)
 		return failed("libsodium", "can't be started");
-	if (options.key_file && read_key(options.key_file, key))
+	if (options.key_file && read_key(options.key_file, key, &key_made))
 		return 1;
 	struct overlay_config c = { .lowers = options.lowers, .nlowers = options.nlowers, .upper = options.upper, .work = options.work,
 				    .name = options.export_path, .key = options.key_file ? key : NULL, .read_only = options.read_only,
 				    .sync = options.sync, .userxattr = options.userxattr, .max_objects = options.max_objects,
 				    .before_block = rpc_blocking, .log = log_line };
-	if (overlay_open(&c, &export.ov, err, sizeof err))
+	if (overlay_open(&c, &export.ov, err, sizeof err)) {
+		if (key_made)
+			unlink(options.key_file);
 		return failed("", err);
+	}
 	export.path = options.export_path;
 	export.squash = options.squash;
 	export.anon_uid = export.anon_gid = ANONYMOUS;
@@ -89,17 +95,26 @@ static int open_export(void)
 	return 0;
 }
 
-/* Loopback by default: a machine may have no IPv6, which then is no error. */
-static int listen_all(void)
+static int listen_at(const char *address, uint16_t *port, bool any_port, bool optional)
 {
 	char err[256];
+	int rc = rpc_server_listen(server, address, port, err, sizeof err);
+	/* A machine may have no IPv6, and a port that was free in IPv4 may be taken there. */
+	if (!rc || (optional && (rc == -EADDRNOTAVAIL || rc == -EAFNOSUPPORT || (rc == -EADDRINUSE && any_port))))
+		return 0;
+	return failed("", err);
+}
+
+static int listen_all(void)
+{
+	bool any_port = !options.port, any_mount_port = !options.mount_port;
 	for (size_t i = 0; i < OPTIONS_ADDRESSES && options.listen[i]; i++) {
 		bool optional = !options.nlisten && i;
-		if (rpc_server_listen(server, options.listen[i], &options.port, err, sizeof err) && !optional)
-			return failed("", err);
+		if (listen_at(options.listen[i], &options.port, any_port, optional))
+			return 1;
 		if (options.has_mount_port && options.mount_port != options.port &&
-		    rpc_server_listen(server, options.listen[i], &options.mount_port, err, sizeof err) && !optional)
-			return failed("", err);
+		    listen_at(options.listen[i], &options.mount_port, any_mount_port, optional))
+			return 1;
 	}
 	if (!options.has_mount_port)
 		options.mount_port = options.port;
@@ -120,7 +135,8 @@ static void register_all(void)
 	}
 }
 
-static int start_server(void)
+/* Listens, but answers nobody before rpc_server_start(). */
+static int make_server(void)
 {
 	static struct rpc_program programs[] = {
 		{ .prog = NFS_PROGRAM, .vers_low = 3, .vers_high = 3, .procs = nfs3_procs, .nprocs = 22, .user = &export },
@@ -133,11 +149,7 @@ static int start_server(void)
 		return failed("the server can't be made", strerror(-rc));
 	for (size_t i = 0; i < sizeof programs / sizeof *programs; i++)
 		rpc_server_add(server, &programs[i]);
-	if (listen_all())
-		return 1;
-	register_all();
-	rc = rpc_server_start(server);
-	return rc ? failed("the server can't be started", strerror(-rc)) : 0;
+	return listen_all();
 }
 
 /* The address that a client on another machine would name. */
@@ -213,17 +225,56 @@ static void print_banner(void)
 		puts("  only this machine may connect: add --clients to let others in");
 }
 
+/* Opened before anything is changed, written once all went well: a second server must not write over the first one's. */
+static struct {
+	int fd;
+	bool made;
+	char path[PATH_MAX];
+} pid_file = { .fd = -1 };
+
+static int open_pid_file(void)
+{
+	const int flags = O_WRONLY | O_CLOEXEC | O_NOFOLLOW;
+	if (!options.pid_file)
+		return 0;
+	pid_file.fd = open(options.pid_file, flags | O_CREAT | O_EXCL, 0644);
+	pid_file.made = pid_file.fd >= 0;
+	if (!pid_file.made && errno == EEXIST)
+		pid_file.fd = open(options.pid_file, flags);
+	/* absolute, as a daemon leaves for / */
+	return pid_file.fd < 0 || !realpath(options.pid_file, pid_file.path) ? failed(options.pid_file, strerror(errno)) : 0;
+}
+
+static int write_pid_file(void)
+{
+	if (pid_file.fd < 0)
+		return 0;
+	bool ok = !ftruncate(pid_file.fd, 0) && dprintf(pid_file.fd, "%d\n", (int)getpid()) > 0;
+	pid_file.made = true; /* ours from now on */
+	return ok ? 0 : failed(options.pid_file, strerror(errno));
+}
+
+static void close_pid_file(void)
+{
+	if (pid_file.made)
+		unlink(pid_file.path);
+	if (pid_file.fd >= 0)
+		close(pid_file.fd);
+}
+
+/* What may be wrong without anything being changed comes first. */
 static int start(void)
 {
+	int rc;
 	umask(0);
 	raise_limits();
-	if (open_export() || start_server())
+	if (make_server() || open_pid_file() || open_export())
 		return 1;
-	if (options.pid_file) {
-		FILE *f = fopen(options.pid_file, "we");
-		if (!f || fprintf(f, "%d\n", (int)getpid()) < 0 || fclose(f))
-			return failed(options.pid_file, strerror(errno));
-	}
+	register_all();
+	if ((rc = rpc_server_start(server)))
+		return failed("the server can't be started", strerror(-rc));
+	if (write_pid_file())
+		return 1;
 	if (options.json)
 		print_json();
 	else
@@ -232,30 +283,47 @@ static int start(void)
 	return 0;
 }
 
+static void stop(void)
+{
+	if (server)
+		rpc_server_stop(server);
+	if (export.ov)
+		overlay_close(export.ov);
+	close_pid_file();
+}
+
+/* Tells the parent that all went well, and lets go of the terminal and of the directory. */
+static void detach(void)
+{
+	(void)!write(ready_pipe, "", 1);
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = 0; null >= 0 && fd < 3; fd++)
+		dup2(null, fd);
+	if (chdir("/"))
+		log_line(4, "the working directory stays in use: %s", strerror(errno));
+}
+
 static int run(void)
 {
-	sigset_t stop;
+	sigset_t sigs;
 	int sig;
-	sigemptyset(&stop);
-	sigaddset(&stop, SIGTERM);
-	sigaddset(&stop, SIGINT);
+	sigemptyset(&sigs);
+	sigaddset(&sigs, SIGTERM);
+	sigaddset(&sigs, SIGINT);
 	signal(SIGPIPE, SIG_IGN);
-	pthread_sigmask(SIG_BLOCK, &stop, NULL); /* in all threads: they inherit it */
-	if (start())
+	signal(SIGHUP, SIG_IGN); /* there is nothing to read again, and a closed terminal is no reason to stop */
+	pthread_sigmask(SIG_BLOCK, &sigs, NULL); /* in all threads: they inherit it */
+	if (start()) {
+		stop();
 		return 1;
-	log_start(options.log_level, !options.foreground);
-	if (!options.foreground) {
-		(void)!write(ready_pipe, "", 1);
-		int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-		for (int fd = 0; null >= 0 && fd < 3; fd++)
-			dup2(null, fd);
 	}
-	sigwait(&stop, &sig);
+	log_start(options.log_level, !options.foreground);
+	if (!options.foreground)
+		detach();
+	sigwait(&sigs, &sig);
+	pthread_sigmask(SIG_UNBLOCK, &sigs, NULL); /* whoever can't wait for a disk that hangs sends it again */
 	log_line(5, "stopping: finishing calls in flight");
-	rpc_server_stop(server);
-	overlay_close(export.ov);
-	if (options.pid_file)
-		unlink(options.pid_file);
+	stop();
 	return 0;
 }
 
@@ -277,7 +345,7 @@ static int daemonize(void)
 	close(ready[0]);
 	ready_pipe = ready[1];
 	setsid();
-	return chdir("/") ? failed("/", strerror(errno)) : -1;
+	return -1;
 }
 
 int main(int argc, char **argv)

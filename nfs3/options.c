@@ -1,12 +1,25 @@
 /* options.c: one table of options, for the command line (--name value) and for the configuration file (name = value). */
 #include "options.h"
+#include "config.h"
 
 #include <errno.h>
 #include <getopt.h>
-#include <ini.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Values that are not the command line's own, which must live as long as the process. */
+static char **kept;
+static size_t nkept;
+
+static const char *keep(const char *value, size_t len)
+{
+	char **more = realloc(kept, (nkept + 1) * sizeof *more);
+	if (!more)
+		return NULL;
+	kept = more;
+	return kept[nkept++] = strndup(value, len);
+}
 
 /* Each returns NULL, or what would be right. */
 typedef const char *setter(struct options *o, const char *value);
@@ -33,8 +46,18 @@ static const char *set_work(struct options *o, const char *v)
 
 static const char *set_export(struct options *o, const char *v)
 {
-	o->export_path = v;
-	return *v == '/' && strlen(v) < 1024 ? NULL : "it must be a path that begins with '/', like /overlay";
+	static const char *const right = "it must be a plain absolute path of at most 1000 bytes, like /overlay";
+	size_t len = strlen(v);
+	while (len > 1 && v[len - 1] == '/')
+		len--;
+	if (*v != '/' || len > 1000)
+		return right;
+	for (const char *p = v; p < v + len; p += strcspn(p + 1, "/") + 1) { /* each component, with the slash before it */
+		size_t n = strcspn(p + 1, "/");
+		if ((!n && len > 1) || (n == 1 && p[1] == '.') || (n == 2 && p[1] == '.' && p[2] == '.'))
+			return right;
+	}
+	return (o->export_path = keep(v, len)) ? NULL : "out of memory";
 }
 
 static const char *add_listen(struct options *o, const char *v)
@@ -183,59 +206,29 @@ static const struct row {
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 
-static const char *nearest(const char *name);
+static const char *nearest(const char *name, const char *dashes);
 
-/* Values out of a file, which must live as long as the process. */
-static char **kept;
-static size_t nkept;
-
-static const char *keep(const char *value)
+static const char *config_option(void *arg, const char *name, const char *value)
 {
-	char **more = realloc(kept, (nkept + 1) * sizeof *more);
-	if (more)
-		kept = more;
-	return more ? kept[nkept] = strdup(value), kept[nkept++] : NULL;
-}
-
-struct config_state {
-	struct options *o;
-	char *why;
-};
-
-static int config_line(void *user, const char *section, const char *name, const char *value)
-{
-	struct config_state *s = user;
-	const char *right = "there are no sections; write 'name = value' lines alone";
-	if (!*section) {
-		right = nearest(name);
-		for (size_t i = 0; i < ROWS; i++)
-			if (!strcmp(rows[i].name, name) && rows[i].set != read_config) {
-				const char *v = keep(value);
-				right = v ? rows[i].set(s->o, v) : "out of memory";
-			}
+	for (size_t i = 0; i < ROWS; i++) {
+		if (strcmp(rows[i].name, name))
+			continue;
+		if (rows[i].set == read_config)
+			return "a configuration file can't name another";
+		const char *v = keep(value, strlen(value));
+		return v ? rows[i].set(arg, v) : "out of memory";
 	}
-	if (!right)
-		return 1;
-	if (!s->why && asprintf(&s->why, "%s = %s: %s", name, value, right) < 0)
-		s->why = NULL;
-	return 0;
+	return nearest(name, "");
 }
 
 static const char *read_config(struct options *o, const char *path)
 {
-	static char err[1400];
-	struct config_state s = { .o = o };
-	int line = ini_parse(path, config_line, &s);
-	if (line < 0)
-		snprintf(err, sizeof err, "it can't be read: %s", strerror(errno));
-	else if (line > 0)
-		snprintf(err, sizeof err, "line %d: %s", line, s.why ? s.why : "it must be 'name = value', or a comment after '#'");
-	free(s.why);
-	return line ? err : NULL;
+	static char why[1400];
+	return config_read(path, config_option, o, why, sizeof why) ? why : NULL;
 }
 
-/* For an unknown name: the option that begins alike, as advice. */
-static const char *nearest(const char *name)
+/* For an unknown name: the option that begins alike or holds it, as advice. */
+static const char *nearest(const char *name, const char *dashes)
 {
 	static char err[200];
 	size_t best = 0, most = 0;
@@ -243,6 +236,8 @@ static const char *nearest(const char *name)
 		size_t n = 0;
 		while (name[n] && name[n] == rows[i].name[n])
 			n++;
+		if (strlen(name) > 2 && strstr(rows[i].name, name))
+			n = strlen(name);
 		if (n > most) {
 			most = n;
 			best = i;
@@ -250,7 +245,7 @@ static const char *nearest(const char *name)
 	}
 	if (most < 2)
 		return "there is no such option; overnfsd --help lists them";
-	snprintf(err, sizeof err, "there is no such option; did you mean %s?", rows[best].name);
+	snprintf(err, sizeof err, "there is no such option; did you mean %s%s?", dashes, rows[best].name);
 	return err;
 }
 
@@ -294,6 +289,23 @@ static int check(struct options *o)
 	return -1;
 }
 
+/* What getopt_long() found wrong: '?' or ':'. */
+static int complain_of(int c, const char *argument)
+{
+	char name[64];
+	if (c == ':')
+		return complain(rows[optopt].name, NULL, "it needs a value; overnfsd --help shows it");
+	if (optopt > ' ' && optopt < 256) { /* a letter; an index into rows or 0 otherwise */
+		fprintf(stderr, "overnfsd: -%c: there is no such option; overnfsd --help lists them\n", optopt);
+		return 1;
+	}
+	snprintf(name, sizeof name, "%.*s", (int)strcspn(argument + 2, "="), argument + 2);
+	for (int i = 0; i < ROWS; i++)
+		if (!strcmp(rows[i].name, name))
+			return complain(name, NULL, "it takes no value");
+	return complain(name, NULL, nearest(name, "--"));
+}
+
 int options_parse(struct options *o, int argc, char **argv)
 {
 	struct option table[ROWS + 3] = { { 0 } };
@@ -302,7 +314,8 @@ int options_parse(struct options *o, int argc, char **argv)
 		table[i] = (struct option){ rows[i].name, rows[i].argument ? required_argument : no_argument, NULL, i };
 	table[ROWS] = (struct option){ "help", no_argument, NULL, 'h' + 1000 };
 	table[ROWS + 1] = (struct option){ "version", no_argument, NULL, 'V' + 1000 };
-	for (int c; (c = getopt_long(argc, argv, "hV", table, NULL)) != -1;) {
+	opterr = 0;
+	for (int c; (c = getopt_long(argc, argv, ":hV", table, NULL)) != -1;) {
 		if (c == 'h' || c == 'h' + 1000) {
 			print_help();
 			return 0;
@@ -311,10 +324,8 @@ int options_parse(struct options *o, int argc, char **argv)
 			puts("overnfsd " OVERNFSD_VERSION);
 			return 0;
 		}
-		if (c == '?') {
-			fputs("overnfsd: overnfsd --help lists the options\n", stderr);
-			return 1;
-		}
+		if (c == '?' || c == ':')
+			return complain_of(c, argv[optind - 1]);
 		const char *right = rows[c].set(o, optarg);
 		if (right)
 			return complain(rows[c].name, optarg, right);

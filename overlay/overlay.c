@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <sys/xattr.h>
@@ -42,15 +43,40 @@ static bool is_below(const char *a, const char *b) /* a is b or below it */
 	return !strncmp(a, b, n) && (a[n] == '/' || !a[n] || (n && b[n - 1] == '/'));
 }
 
-static int check_layer(const char *path, char real[PATH_MAX], char *err, size_t errlen)
+struct checked {
+	const char *given;
+	char real[PATH_MAX];
+	dev_t dev;
+	ino_t ino;
+};
+
+static int check_layer(const char *path, bool writable, struct checked *l, char *err, size_t errlen)
 {
 	struct stat st;
+	l->given = path;
 	if (*path != '/')
 		return fail(err, errlen, -EINVAL, "layer %s: must be an absolute path, like /%s", path, path);
-	if (stat(path, &st) || !realpath(path, real))
+	if (stat(path, &st) || !realpath(path, l->real))
 		return fail(err, errlen, -errno, "layer %s: %s", path, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
 		return fail(err, errlen, -ENOTDIR, "layer %s: is not a directory; each layer must be one", path);
+	if (faccessat(AT_FDCWD, path, R_OK | X_OK | (writable ? W_OK : 0), AT_EACCESS))
+		return fail(err, errlen, -errno, "layer %s: the server can't %s it: %s", path, writable ? "write" : "read", strerror(errno));
+	l->dev = st.st_dev;
+	l->ino = st.st_ino;
+	return 0;
+}
+
+/* By path, and by inode: a bind mount has another path. */
+static int check_pair(const struct checked *a, const struct checked *b, char *err, size_t errlen)
+{
+	if (!strcmp(a->given, b->given))
+		return fail(err, errlen, -EINVAL, "%s is used twice: each layer may stand once", a->given);
+	if (a->dev == b->dev && a->ino == b->ino)
+		return fail(err, errlen, -EINVAL, "%s and %s are the same directory, used twice: each layer may stand once", a->given, b->given);
+	const struct checked *inner = is_below(a->real, b->real) ? a : is_below(b->real, a->real) ? b : NULL;
+	if (inner)
+		return fail(err, errlen, -EINVAL, "%s lies inside %s: layers must not be nested", inner->given, (inner == a ? b : a)->given);
 	return 0;
 }
 
@@ -58,34 +84,37 @@ static int check_layer(const char *path, char real[PATH_MAX], char *err, size_t 
 static int check_config(const struct overlay_config *c, char *err, size_t errlen)
 {
 	size_t n = 0;
-	char(*real)[PATH_MAX] = calloc(c->nlowers + 2, PATH_MAX);
 	int rc = 0;
-	if (!real)
-		return fail(err, errlen, -ENOMEM, "out of memory");
 	if (!c->nlowers && !c->upper)
-		rc = fail(err, errlen, -EINVAL, "no layer given: name at least one with --lower DIR or --upper DIR");
+		return fail(err, errlen, -EINVAL, "no layer given: name at least one with --lower DIR or --upper DIR");
 	if (c->nlowers > MAX_LOWERS)
-		rc = fail(err, errlen, -EINVAL, "%zu lower layers given; at most %d are possible", c->nlowers, MAX_LOWERS);
-	if (!rc && c->work && !c->upper)
-		rc = fail(err, errlen, -EINVAL, "a work directory needs an upper layer: add --upper DIR or leave out --work");
-	if (!rc && c->upper)
-		rc = check_layer(c->upper, real[n++], err, errlen);
-	for (size_t i = 0; !rc && i < c->nlowers; i++)
-		rc = check_layer(c->lowers[i], real[n++], err, errlen);
+		return fail(err, errlen, -EINVAL, "%zu lower layers given; at most %d are possible", c->nlowers, MAX_LOWERS);
+	if (c->work && !c->upper)
+		return fail(err, errlen, -EINVAL, "a work directory needs an upper layer: add --upper DIR or leave out --work");
+	struct checked *l = calloc(c->nlowers + 2, sizeof *l);
+	if (!l)
+		return fail(err, errlen, -ENOMEM, "out of memory");
+	if (c->upper)
+		rc = check_layer(c->upper, !c->read_only, &l[n++], err, errlen);
 	if (!rc && c->work)
-		rc = check_layer(c->work, real[n++], err, errlen);
+		rc = check_layer(c->work, !c->read_only, &l[n++], err, errlen);
+	if (!rc && c->work && l[0].dev != l[1].dev)
+		rc = fail(err, errlen, -EXDEV, "upper %s and work %s are on different file systems: put the work directory beside the upper", c->upper, c->work);
+	for (size_t i = 0; !rc && i < c->nlowers; i++)
+		rc = check_layer(c->lowers[i], false, &l[n++], err, errlen);
 	for (size_t i = 0; !rc && i < n; i++)
-		for (size_t j = 0; !rc && j < n; j++)
-			if (i != j && is_below(real[i], real[j]))
-				rc = strcmp(real[i], real[j]) ? fail(err, errlen, -EINVAL, "%s lies inside %s: layers must not be nested", real[i], real[j])
-							      : fail(err, errlen, -EINVAL, "%s is used twice: each layer may stand once", real[i]);
-	if (!rc && c->work) {
-		struct stat u, w;
-		if (!stat(c->upper, &u) && !stat(c->work, &w) && u.st_dev != w.st_dev)
-			rc = fail(err, errlen, -EXDEV, "upper %s and work %s are on different file systems: put the work directory beside the upper", c->upper, c->work);
-	}
-	free(real);
+		for (size_t j = 0; !rc && j < i; j++)
+			rc = check_pair(&l[i], &l[j], err, errlen);
+	free(l);
 	return rc;
+}
+
+/* Two servers over one upper would empty each other's work directory. The lock goes with the process. */
+static int lock_dir(int fd, const char *path, char *err, size_t errlen)
+{
+	if (!flock(fd, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) /* where a file system knows no locks, the user has to know */
+		return 0;
+	return fail(err, errlen, -EBUSY, "%s is in use by another overnfsd: stop that one first, or take another upper and work directory", path);
 }
 
 static int open_dir_at(int base, const char *name)
@@ -110,16 +139,31 @@ static int check_incompat(int base, char *err, size_t errlen)
 	return rc;
 }
 
+/* Before anything is changed. A reserved work directory goes with the upper. */
+static int lock_upper(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
+{
+	int rc = lock_dir(ov->layers[0].root->fds[FD_READ]->fd, c->upper, err, errlen);
+	if (rc || !c->work)
+		return rc;
+	ov->base_fd = open(c->work, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (ov->base_fd < 0)
+		return fail(err, errlen, -errno, "work directory %s: %s", c->work, strerror(errno));
+	rc = lock_dir(ov->base_fd, c->work, err, errlen);
+	return rc ? rc : check_incompat(ov->base_fd, err, errlen);
+}
+
 static int open_work(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
 {
 	struct stat st;
+	int rc;
 	ov->reserved_dir = !c->work;
-	ov->base_fd = c->work ? open(c->work, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : open_dir_at(ov->layers[0].root->fds[FD_READ]->fd, ".overnfsd");
-	if (ov->base_fd < 0)
-		return fail(err, errlen, -EINVAL, "work directory: %s", strerror(c->work ? errno : -ov->base_fd));
-	int rc = check_incompat(ov->base_fd, err, errlen);
-	if (rc)
-		return rc;
+	if (ov->reserved_dir) {
+		ov->base_fd = open_dir_at(ov->layers[0].root->fds[FD_READ]->fd, ".overnfsd");
+		if (ov->base_fd < 0)
+			return fail(err, errlen, ov->base_fd, "work directory: can't be made in the upper: %s", strerror(-ov->base_fd));
+		if ((rc = check_incompat(ov->base_fd, err, errlen)))
+			return rc;
+	}
 	ov->work_fd = open_dir_at(ov->base_fd, "work");
 	ov->map_fd = open_dir_at(ov->base_fd, "overnfsd");
 	if (ov->work_fd < 0 || ov->map_fd < 0)
@@ -193,6 +237,8 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 {
 	int rc = open_layers(ov, c, err, errlen);
 	if (rc || !ov->layers[0].root) /* there is one: check_config saw to it */
+		return rc;
+	if (ov->has_upper && (rc = lock_upper(ov, c, err, errlen)))
 		return rc;
 	ov->privileged = geteuid() == 0;
 	int top = ov->layers[0].root->fds[FD_READ]->fd;

@@ -78,6 +78,20 @@ int rpc_server_add(struct rpc_server *s, const struct rpc_program *program)
 }
 
 /* ---- listening ---- */
+/* ::ffff:1.2.3.4 is 1.2.3.4 */
+static void plain_address(struct sockaddr_storage *a)
+{
+	struct sockaddr_in6 v6;
+	memcpy(&v6, a, sizeof v6);
+	if (a->ss_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr))
+		return;
+	struct sockaddr_in *v4 = (void *)a;
+	memset(a, 0, sizeof *a);
+	v4->sin_family = AF_INET;
+	v4->sin_port = v6.sin6_port;
+	memcpy(&v4->sin_addr, v6.sin6_addr.s6_addr + 12, 4);
+}
+
 static int parse_address(const char *address, uint16_t port, struct sockaddr_storage *out, socklen_t *len)
 {
 	struct sockaddr_in *v4 = (void *)out;
@@ -92,7 +106,8 @@ static int parse_address(const char *address, uint16_t port, struct sockaddr_sto
 	if (inet_pton(AF_INET6, address, &v6->sin6_addr) == 1) {
 		v6->sin6_family = AF_INET6;
 		v6->sin6_port = htons(port);
-		*len = sizeof *v6;
+		plain_address(out);
+		*len = out->ss_family == AF_INET ? sizeof *v4 : sizeof *v6;
 		return 0;
 	}
 	return -EINVAL;
@@ -150,26 +165,16 @@ int rpc_server_listen(struct rpc_server *s, const char *address, uint16_t *port,
 			parse_address(address, 0, &a, &len);
 	}
 	if (rc) {
-		snprintf(err, errlen, "can't listen on %s port %u: %s", address, *port, strerror(-rc));
+		const char *advice = rc == -EADDRINUSE	    ? "; another server has that port: stop it, or take another one"
+				     : rc == -EADDRNOTAVAIL ? "; it must be an address of this machine"
+				     : rc == -EACCES	    ? "; ports below 1024 need root"
+							    : "";
+		snprintf(err, errlen, "can't listen on %s port %u: %s%s", address, *port, strerror(-rc), advice);
 		return rc;
 	}
 	*port = ntohs(((struct sockaddr_in *)&a)->sin_port); /* at the same place in both families */
 	rc = add_listener(s, SOURCE_LISTEN, tcp);
 	return rc ? rc : add_listener(s, SOURCE_UDP, udp);
-}
-
-/* ::ffff:1.2.3.4 is 1.2.3.4 */
-static void plain_address(struct sockaddr_storage *a)
-{
-	struct sockaddr_in6 v6;
-	memcpy(&v6, a, sizeof v6);
-	if (a->ss_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr))
-		return;
-	struct sockaddr_in *v4 = (void *)a;
-	memset(a, 0, sizeof *a);
-	v4->sin_family = AF_INET;
-	v4->sin_port = v6.sin6_port;
-	memcpy(&v4->sin_addr, v6.sin6_addr.s6_addr + 12, 4);
 }
 
 static void accept_all(struct rpc_server *s, int listener)
