@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -79,6 +80,7 @@ void server_start_with(struct stack *s, const char *layers, const char *args)
 	assert_int_equal(pipe(out), 0);
 	s->pid = fork();
 	if (!s->pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails half-way leaves no server behind */
 		dup2(out[1], 1);
 		close(out[0]);
 		close(out[1]);
