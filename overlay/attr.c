@@ -69,7 +69,7 @@ static int attr_load(struct overlay *ov, struct object *o)
 	struct statx st;
 	if (o->attr_valid && now_ns() - o->attr_stamp < ATTR_LIFE_NS)
 		return 0;
-	int rc = o->dead ? -ESTALE : place_statx(ov, o->upper ? o->upper : o->lower[0], &st);
+	int rc = o->dead ? object_gone(o) : place_statx(ov, o->upper ? o->upper : o->lower[0], &st);
 	if (!rc && ((st.stx_mode & S_IFMT) != o->type || (st.stx_ino != o->real_ino && o->parent)))
 		rc = -ESTALE;
 	if (rc == -ENOENT || rc == -ENOTDIR)
@@ -259,7 +259,7 @@ int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct 
 	wcc_before(ov, o, wcc);
 	if (!rc) {
 		pthread_mutex_lock(&o->lock); /* the place's name is the object's only under it */
-		rc = o->dead ? -ESTALE : apply_setattr(ov, o->upper, &set, o->type);
+		rc = o->dead ? object_gone(o) : apply_setattr(ov, o->upper, &set, o->type);
 		pthread_mutex_unlock(&o->lock);
 	}
 	struct fdent *file = NULL;
@@ -287,7 +287,7 @@ int overlay_readlink(struct overlay *ov, struct object *o, char *buf, size_t siz
 		return -EINVAL;
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	pthread_mutex_lock(&o->lock);
-	int rc = o->dead ? -ESTALE : place_pin_parent(ov, o->upper ? o->upper : o->lower[0], &parent, &name);
+	int rc = o->dead ? object_gone(o) : place_pin_parent(ov, o->upper ? o->upper : o->lower[0], &parent, &name);
 	if (!rc) {
 		ssize_t n = readlinkat(parent->fd, name, buf, size);
 		rc = n < 0 ? -errno : 0;

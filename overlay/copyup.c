@@ -372,7 +372,7 @@ int copy_up(struct overlay *ov, struct object *o, bool with_data)
 	if (object_is_up(o, with_data))
 		return 0;
 	if (o->dead)
-		return -ESTALE;
+		return object_gone(o);
 	int rc = ancestors_below(ov, o, &above, &n);
 	if (rc)
 		return rc;

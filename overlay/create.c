@@ -283,7 +283,7 @@ int overlay_link(struct overlay *ov, const struct overlay_cred *cred, struct obj
 	pthread_mutex_lock(&dir->dir_lock);
 	wcc_before(ov, dir, wcc);
 	if (!rc)
-		rc = dir->dead || o->dead ? -ESTALE : merge_name(ov, dir, name, &f);
+		rc = dir->dead || o->dead ? object_gone(o) : merge_name(ov, dir, name, &f);
 	if (!rc)
 		rc = -EEXIST;
 	if (rc == -ENOENT)

@@ -1,159 +1,211 @@
-/* find.c: from an id to its object: the table, then the map, then a search through the merged tree. */
+/* find.c: from an id to its object: the table, then the map, then a search (search.c). */
 #include "internal.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+enum { MAX_DEPTH = 8192, MAX_STEPS = 100000 };
 
 static bool same_id(const struct overlay_id *a, const struct overlay_id *b)
 {
 	return a->ino == b->ino && a->gen == b->gen && a->layer == b->layer;
 }
 
-struct candidates {
-	size_t n;
-	struct {
-		struct overlay_id parent;
-		char *name;
-	} at[16];
+int find_locked_name(struct overlay *ov, struct object *dir, const char *name, struct object **o)
+{
+	*o = NULL;
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	pthread_mutex_lock(&dir->dir_lock);
+	int rc = dir->dead ? -ESTALE : dir->type != S_IFDIR ? -ENOTDIR : lookup_locked(ov, dir, name, o);
+	pthread_mutex_unlock(&dir->dir_lock);
+	pthread_rwlock_unlock(&ov->rename_lock);
+	return rc;
+}
+
+/* ---- the way up through the map, and down through the tree ----
+ * The map says where an object and its ancestors may be: up, until one of them is in the table; then down by name, and each step must
+ * meet the file id that it should. What proves wrong is taken out of the map, and the next place that the map knows is tried. */
+struct level {
+	uint64_t fileid;
+	struct map_place *places; /* where it may be */
+	size_t n, next;
 };
 
-static bool keep(void *arg, const struct overlay_id *parent, const char *name)
-{
-	struct candidates *c = arg;
-	if (!(c->at[c->n].name = strdup(name)))
-		return false;
-	c->at[c->n].parent = *parent;
-	return ++c->n < 16;
-}
+struct way {
+	struct overlay *ov;
+	const struct overlay_id *id;
+	struct level *levels; /* 0: the object; above: its ancestors */
+	size_t n, room;
+	struct object *found;
+};
 
-static int find_by_map(struct overlay *ov, const struct overlay_id *id, int depth, struct object **o);
-
-static int find(struct overlay *ov, const struct overlay_id *id, int depth, struct object **o)
+static int push(struct way *w, uint64_t fileid)
 {
-	if ((*o = table_find(ov, id)))
+	struct map_place places[MAP_PLACES];
+	if (w->n == MAX_DEPTH)
 		return 0;
-	return depth ? find_by_map(ov, id, depth - 1, o) : -ENOENT;
+	for (size_t i = 0; i < w->n; i++)
+		if (w->levels[i].fileid == fileid)
+			return 0; /* in a circle: wrong, so the next place of the one below */
+	if (w->n == w->room) {
+		size_t room = w->room ? w->room * 2 : 16;
+		struct level *more = realloc(w->levels, room * sizeof *more);
+		if (!more)
+			return -ENOMEM;
+		w->levels = more;
+		w->room = room;
+	}
+	size_t n = map_places(w->ov->map, fileid, places);
+	struct level l = { .fileid = fileid, .n = n, .places = n ? malloc(n * sizeof *places) : NULL };
+	if (n && !l.places)
+		return -ENOMEM;
+	if (n)
+		memcpy(l.places, places, n * sizeof *places);
+	w->levels[w->n++] = l;
+	return 0;
 }
 
-/* What the map says is checked: the walk down must end at an object with this id. */
-static int find_by_map(struct overlay *ov, const struct overlay_id *id, int depth, struct object **o)
+static void pop_to(struct way *w, size_t n)
 {
-	struct candidates c = { 0 };
-	int rc = -ENOENT;
-	map_get_places(ov->map, id, keep, &c);
-	for (size_t i = 0; i < c.n; i++) {
-		struct object *parent = NULL;
-		if (rc && !find(ov, &c.at[i].parent, depth, &parent) && parent->type == S_IFDIR) {
-			pthread_rwlock_rdlock(&ov->rename_lock);
-			pthread_mutex_lock(&parent->dir_lock);
-			rc = lookup_locked(ov, parent, c.at[i].name, o);
-			pthread_mutex_unlock(&parent->dir_lock);
-			pthread_rwlock_unlock(&ov->rename_lock);
-			if (!rc && !same_id(&(*o)->id, id)) {
-				overlay_put(ov, *o);
-				*o = NULL;
-				rc = -ENOENT;
-			}
-		}
-		overlay_put(ov, parent);
-		free(c.at[i].name);
+	while (w->n > n)
+		free(w->levels[--w->n].places);
+}
+
+/* One step down, from dir to what stands under the name that level i was said to have. The next object, or NULL and the entry is dropped,
+ * under the directory's lock, so that the name can't have come to be right meanwhile. */
+static int step_down(struct way *w, struct object *dir, const struct level *l, struct object **o)
+{
+	struct overlay *ov = w->ov;
+	const struct map_place *p = &l->places[l->next - 1];
+	*o = NULL;
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	pthread_mutex_lock(&dir->dir_lock);
+	int rc = dir->dead ? -ENOENT : dir->type != S_IFDIR ? -ENOTDIR : lookup_locked(ov, dir, p->name, o);
+	if (!rc && id_fileid(&(*o)->id) != l->fileid)
+		rc = -ENOENT;
+	if (rc == -ENOENT || rc == -ENOTDIR)
+		map_drop_place(ov->map, l->fileid, p->parent, p->name);
+	pthread_mutex_unlock(&dir->dir_lock);
+	pthread_rwlock_unlock(&ov->rename_lock);
+	if (rc) {
+		overlay_put(ov, *o);
+		*o = NULL;
 	}
 	return rc;
 }
 
-struct search {
-	struct overlay *ov;
-	const struct overlay_id *id;
-	struct object **dirs; /* still to be read, counted */
-	size_t n, room;
-	struct object *found;
-	bool failed;
-};
-
-static bool look(void *arg, const struct overlay_entry *e, struct object *o, const struct overlay_attr *attr)
+/* From dir, the parent of the topmost level, to the object. Takes over dir's reference. */
+static int go_down(struct way *w, struct object *dir)
 {
-	struct search *s = arg;
-	(void)attr;
-	if (!o || !strcmp(e->name, ".") || !strcmp(e->name, ".."))
-		return true;
-	if (same_id(&o->id, s->id)) {
-		s->found = object_get(o);
-		return false;
-	}
-	if (o->type != S_IFDIR)
-		return true;
-	if (s->n == s->room) {
-		struct object **more = realloc(s->dirs, (s->room + 256) * sizeof *more);
-		if (!more) {
-			s->failed = true;
-			return false;
+	for (size_t i = w->n; i--;) {
+		struct object *o;
+		int rc = step_down(w, dir, &w->levels[i], &o);
+		overlay_put(w->ov, dir);
+		if (rc) {
+			pop_to(w, i + 1); /* the place of this one was wrong: its next */
+			return rc == -ENOTDIR ? -ENOENT : rc;
 		}
-		s->dirs = more;
-		s->room += 256;
+		dir = o;
 	}
-	s->dirs[s->n++] = object_get(o);
-	return true;
+	if (!same_id(&dir->id, w->id)) { /* its inode number lives again, as another: a proof that it is gone */
+		overlay_put(w->ov, dir);
+		return -ESTALE;
+	}
+	w->found = dir;
+	return 0;
 }
 
-/* The whole merged tree, depth first: where the map is silent or wrong. */
-static int search_tree(struct overlay *ov, const struct overlay_id *id, struct object **o)
+/* -ENOENT: the map knows no place, or no right one. -ESTALE: proved to be gone. */
+static int find_by_map(struct overlay *ov, const struct overlay_id *id, struct object **o)
 {
-	static const struct overlay_cred root;
-	struct search s = { .ov = ov, .id = id };
-	bool eof;
-	will_block(ov);
-	struct object *dir = overlay_root(ov);
-	while (dir && !s.found && !s.failed) {
-		overlay_readdir(ov, &root, dir, 0, true, look, &s, &eof);
-		overlay_put(ov, dir);
-		dir = s.n ? s.dirs[--s.n] : NULL;
-	}
-	overlay_put(ov, dir);
-	while (s.n)
-		overlay_put(ov, s.dirs[--s.n]);
-	free(s.dirs);
-	*o = s.found;
-	return s.failed ? -ENOMEM : s.found ? 0 : -ESTALE;
-}
-
-/* A hard-linked object whose known name was removed: its upper place must be another of its names. */
-void object_lose(struct overlay *ov, struct object *o, struct object *dir, const char *name)
-{
-	struct candidates c = { 0 };
-	if (!o->upper || o->upper->layer == &ov->index_layer || o->upper->parent != dir->upper || strcmp(o->upper->name, name))
-		return;
-	map_get_places(ov->map, &o->id, keep, &c);
-	for (size_t i = 0; i < c.n; i++) {
-		struct object *parent = table_find(ov, &c.at[i].parent);
-		struct statx st;
-		struct place *p = parent && parent->upper ? place_new(&ov->layers[0], parent->upper, c.at[i].name) : NULL;
-		if (p && !place_statx(ov, p, &st) && st.stx_ino == o->real_ino) {
-			pthread_mutex_lock(&o->lock);
-			struct place *old = o->upper;
-			o->upper = p;
-			p = old;
-			o->attr_valid = false;
-			pthread_mutex_unlock(&o->lock);
-			place_put(ov, p);
-			overlay_put(ov, parent);
-			object_set_name(ov, o, &c.at[i].parent, c.at[i].name);
+	struct way w = { .ov = ov, .id = id };
+	int rc = push(&w, id_fileid(id));
+	for (int steps = 0; !rc && w.n && steps < MAX_STEPS; steps++) {
+		struct level *l = &w.levels[w.n - 1];
+		if (l->next == l->n) {
+			pop_to(&w, w.n - 1);
+			continue;
+		}
+		uint64_t parent = l->places[l->next++].parent;
+		struct object *dir = parent == id_fileid(&ov->root->id) ? overlay_root(ov) : table_find_fileid(ov, parent);
+		rc = dir ? go_down(&w, dir) : push(&w, parent);
+		if (dir && !rc)
 			break;
-		}
-		place_put(ov, p);
-		overlay_put(ov, parent);
+		if (rc == -ENOENT)
+			rc = 0;
 	}
-	bool lost = o->upper->parent == dir->upper && !strcmp(o->upper->name, name);
-	for (size_t i = 0; i < c.n; i++)
-		free(c.at[i].name);
-	if (lost)
-		object_kill(ov, o); /* found again by its handle, through the map or a search */
+	pop_to(&w, 0);
+	free(w.levels);
+	*o = w.found;
+	return rc ? rc : w.found ? 0 : -ENOENT;
+}
+
+int find_object(struct overlay *ov, const struct overlay_id *id, struct object **o)
+{
+	unsigned renames;
+	int rc;
+	do { /* whoever climbed while a directory moved may have missed it */
+		renames = atomic_load(&ov->renames);
+		*o = table_find(ov, id);
+		rc = *o ? 0 : find_by_map(ov, id, o);
+	} while (rc == -ENOENT && renames != atomic_load(&ov->renames));
+	return rc;
 }
 
 int overlay_get(struct overlay *ov, const struct overlay_id *id, struct object **o)
 {
 	if ((*o = table_find(ov, id)))
 		return 0;
-	if (!find_by_map(ov, id, 4096, o))
-		return 0;
-	return search_tree(ov, id, o);
+	int rc = find_object(ov, id, o);
+	return rc == -ENOENT ? search_object(ov, id, o) : rc;
+}
+
+/* ---- a name of several went ---- */
+
+/* Where the upper has the name: its directories stand there at the same path as in the merged tree. rename_lock held, so nothing moves. NULL: unknown. */
+static struct place *upper_place(struct overlay *ov, uint64_t parent, const char *name, int depth)
+{
+	struct object *dir = parent == id_fileid(&ov->root->id) ? overlay_root(ov) : table_find_fileid(ov, parent);
+	struct place *p = dir && dir->upper ? place_new(&ov->layers[0], dir->upper, name) : NULL;
+	struct map_place *up = !dir && depth ? malloc(MAP_PLACES * sizeof *up) : NULL;
+	overlay_put(ov, dir);
+	size_t n = up ? map_places(ov->map, parent, up) : 0;
+	for (size_t i = 0; i < n && !p; i++) {
+		struct place *above = upper_place(ov, up[i].parent, up[i].name, depth - 1);
+		p = above ? place_new(&ov->layers[0], above, name) : NULL;
+		place_put(ov, above);
+	}
+	free(up);
+	return p;
+}
+
+/* A hard-linked object whose known name was removed: its upper place must be another of its names. */
+void object_lose(struct overlay *ov, struct object *o, struct object *dir, const char *name)
+{
+	struct map_place *at;
+	struct place *other = NULL;
+	struct statx st;
+	if (!o->upper || o->upper->layer == &ov->index_layer || o->upper->parent != dir->upper || strcmp(o->upper->name, name))
+		return;
+	at = malloc(MAP_PLACES * sizeof *at);
+	size_t i = 0, n = at ? map_places(ov->map, id_fileid(&o->id), at) : 0;
+	for (; i < n && !other; i++) {
+		other = upper_place(ov, at[i].parent, at[i].name, 256);
+		if (other && (place_statx(ov, other, &st) || st.stx_ino != o->real_ino)) {
+			place_put(ov, other);
+			other = NULL;
+		}
+	}
+	if (other) {
+		pthread_mutex_lock(&o->lock);
+		struct place *old = o->upper;
+		o->upper = other;
+		o->attr_valid = false;
+		pthread_mutex_unlock(&o->lock);
+		place_put(ov, old);
+		object_set_name(ov, o, at[i - 1].parent, at[i - 1].name);
+	} else {
+		object_lost(ov, o); /* found again by its handle, through the map or a search */
+	}
+	free(at);
 }

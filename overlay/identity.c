@@ -474,6 +474,16 @@ static struct origin *origin_of(struct identity *id, const struct overlay_id *or
 	return o;
 }
 
+bool identity_has_origins(struct identity *id)
+{
+	if (!id)
+		return false;
+	pthread_mutex_lock(&id->lock);
+	bool has = id->norigins;
+	pthread_mutex_unlock(&id->lock);
+	return has;
+}
+
 uint64_t identity_copy_of(struct identity *id, const struct overlay_id *origin)
 {
 	pthread_mutex_lock(&id->lock);

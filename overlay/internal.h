@@ -104,6 +104,7 @@ struct object {
 	struct place *upper; /* NULL: not copied up. Set once, under lock */
 	uint64_t real_ino; /* of the upper, else of the topmost lower */
 	bool dead; /* removed */
+	bool lost; /* dead to those who hold it, but it has other names: object_gone */
 	bool metacopy; /* the upper has no data yet */
 	bool attr_valid, acl_known;
 	atomic_uint changes; /* counts changes, so that a kept listing is known to be old */
@@ -128,6 +129,12 @@ bool object_is_up(struct object *o, bool with_data); /* in the upper? with_data:
  * under o->lock, and outside of it only what was opened there. rename_lock shared. */
 int object_pin(struct overlay *ov, struct object *o, enum fd_kind kind, struct fdent **ent);
 
+/* What a call on a dead object gets: one that only lost its name is there when asked again. */
+static inline int object_gone(const struct object *o)
+{
+	return o->lost ? -EAGAIN : -ESTALE;
+}
+
 struct table {
 	pthread_mutex_t lock;
 	struct object **by_id, **by_name;
@@ -140,6 +147,7 @@ int table_init(struct table *table, size_t max);
 void table_destroy(struct overlay *ov, struct table *table);
 struct object *object_get(struct object *o);
 struct object *table_find(struct overlay *ov, const struct overlay_id *id); /* counted, or NULL */
+struct object *table_find_fileid(struct overlay *ov, uint64_t fileid); /* counted, or NULL */
 struct object *table_find_name(struct overlay *ov, struct object *dir, const char *name);
 /* What lookup found, on its way into an object. */
 struct found {
@@ -159,9 +167,32 @@ int object_from(struct overlay *ov, struct found *f, struct object *parent, cons
 void object_unname(struct overlay *ov, struct object *o, struct object *parent, const char *name); /* if that is its name in the table */
 void object_rename(struct overlay *ov, struct object *o, struct object *parent, const char *name); /* rename_lock held exclusively */
 void object_kill(struct overlay *ov, struct object *o); /* dead, and out of the table */
-void object_set_name(struct overlay *ov, struct object *o, const struct overlay_id *parent, const char *name); /* if it has none */
+/* Out of the table, as the name that it was known by went and no other is known: its id finds it anew. */
+void object_lost(struct overlay *ov, struct object *o);
+void object_set_name(struct overlay *ov, struct object *o, uint64_t parent, const char *name); /* if it has none */
 /* ---- find.c ---- */
+int find_object(struct overlay *ov, const struct overlay_id *id, struct object **o); /* table and map. -ENOENT: not known. -ESTALE: known to be gone */
+int find_locked_name(struct overlay *ov, struct object *dir, const char *name, struct object **o); /* takes the locks; -ESTALE: dir is dead */
 void object_lose(struct overlay *ov, struct object *o, struct object *dir, const char *name); /* one of several names went */
+/* ---- search.c: where the map is silent ---- */
+struct search;
+int search_create(struct search **search);
+void search_destroy(struct search *search); /* ends a search that is under way */
+/* The object, by a search of the layers in the background that fills the map on its way. -EAGAIN: it takes longer than a second, or many
+ * wait for it already. -ESTALE: there is none. */
+int search_object(struct overlay *ov, const struct overlay_id *id, struct object **o);
+void search_directory_moved(struct overlay *ov); /* a directory changed its parent */
+/* Puts every object of the merged tree into the map. progress (may be NULL) hears a fraction now and then, and says whether to go on. wanted (may be
+ * NULL) hears of every file id. */
+struct fill {
+	struct overlay *ov;
+	struct map *map;
+	bool (*progress)(void *arg, double fraction);
+	void (*wanted)(void *arg, uint64_t fileid, struct object *dir, const char *name);
+	void (*broken)(void *arg, struct object *dir, const char *name, int rc); /* a name that can't be looked up */
+	void *arg;
+};
+int search_fill(const struct fill *fill);
 /* ---- remove.c ---- */
 int may_remove(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, struct object *o);
 void name_is_gone(struct overlay *ov, struct object *o, struct object *dir, const char *name, bool last);
@@ -187,6 +218,8 @@ struct overlay {
 	struct layer index_layer; /* a view of <work>/index, so that places may stand in it */
 	bool has_index;
 	struct map *map;
+	struct search *search;
+	atomic_uint renames; /* counts them: whoever finds nothing while one happened looks again */
 	struct identity *identity; /* NULL: no upper, so no state */
 	int lock_fd; /* keeps others off the upper */
 	struct object *root;
@@ -269,5 +302,9 @@ int nlink_adjust(struct overlay *ov, struct object *o, int by); /* keeps the nli
 /* Is the merged directory empty? Under its dir_lock. */
 int directory_is_empty(struct overlay *ov, struct object *dir);
 void listing_forget(struct overlay *ov, struct object *dir);
+/* Calls visit for each name of the merged directory, with the topmost layer that has it and d_ino there; may_be_dir where d_type says so or
+ * says nothing. rename_lock shared. */
+typedef int listing_visit(void *arg, const char *name, const struct layer *layer, uint64_t ino, bool may_be_dir);
+int listing_walk(struct overlay *ov, struct object *dir, listing_visit *visit, void *arg);
 
 #endif

@@ -207,8 +207,8 @@ static int gather(void *arg, int fd, const struct linux_dirent64 *d)
 		return 0;
 	if (hides(p->ov, fd, d, p->x))
 		item.flags |= WHITEOUT;
-	if (d->d_type == DT_DIR)
-		item.flags |= IS_DIR;
+	if (d->d_type == DT_DIR || d->d_type == DT_UNKNOWN)
+		item.flags |= IS_DIR; /* or it may be one: it is looked up */
 	return add_item(p->l, d->d_name, item);
 }
 
@@ -272,6 +272,22 @@ static int listing_read(struct overlay *ov, struct object *dir, uint64_t from, s
 	fit(l);
 	*out = l;
 	return 0;
+}
+
+int listing_walk(struct overlay *ov, struct object *dir, listing_visit *visit, void *arg)
+{
+	struct listing *l;
+	uint64_t from = 0;
+	int rc = 0;
+	while (!rc && from != UINT64_MAX && !(rc = listing_read(ov, dir, from, &l))) { /* window by window */
+		for (size_t i = 0; i < l->count && !rc; i++) {
+			const struct item *item = &l->items[i];
+			rc = visit(arg, l->names + item->name, &ov->layers[item->layer], item->ino, item->flags & IS_DIR);
+		}
+		from = l->to;
+		listing_put(l);
+	}
+	return rc;
 }
 
 /* ---- is it empty? ---- */

@@ -1,42 +1,41 @@
-/* map.c: the handle map in LMDB: meta, layers, places (several an object) and origins. */
-#include "map.h"
+/* map.c: the handle map in LMDB: a queue of changes, the thread that writes them, and reading that sees both. */
+#include "internal.h"
+#include "map_file.h"
 
+#include <assert.h>
 #include <endian.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <lmdb.h>
-#include <pthread.h>
-#include <sodium.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <time.h>
 
-enum { FORMAT = 1, ID_SIZE = 18, QUEUE_MAX = 200000, BUCKETS = 1 << 14 };
+enum { QUEUE_MAX = 1 << 17, BATCH = 1 << 13, BUCKETS = 1 << 14, GATHER_NS = 200000000 };
 
-enum op { PUT_PLACE, DEL_PLACE, DEL_OBJECT, DEL_ORIGIN };
+enum op { PUT_PLACE, DEL_PLACE, DEL_OBJECT };
 
 /* A change that the writer has not committed yet; readers look here first. */
 struct pending {
-	struct pending *next, *chain; /* in order; in the same bucket */
+	struct pending *next, *chain; /* in order; in the same bucket, newest first */
+	uint64_t id, parent; /* file ids */
+	uint64_t sequence;
 	enum op op;
-	struct overlay_id id, parent; /* of DEL_ORIGIN: ino and gen of the upper inode */
 	char name[];
 };
 
 struct map {
-	MDB_env *env;
-	MDB_dbi meta, layers, places, origins;
-	void (*log)(int level, const char *fmt, ...);
+	MDB_env *env; /* with places, exchanged by the writer alone, under env_lock held exclusively: */
+	MDB_dbi places;
+	pthread_rwlock_t env_lock;
+	int dirfd; /* -1: a private map */
+	map_log *log;
 	pthread_t writer;
 	pthread_mutex_t lock; /* guards all below */
 	pthread_cond_t wake, done;
 	struct pending *first, **last; /* queued */
 	struct pending *buckets[BUCKETS]; /* queued and in commit, by id */
-	size_t queued;
-	bool stop, busy, complained;
-	unsigned long taken, committed; /* batches */
+	size_t queued; /* in commit too */
+	uint64_t sequence, committed; /* the newest change's; all up to this one are done with */
+	int error; /* of the last commit */
+	bool stop, hurry, filling, complete; /* filling: no entry was lost since map_fill_begin */
 };
 
 static int lmdb_errno(int rc)
@@ -44,131 +43,97 @@ static int lmdb_errno(int rc)
 	return rc == MDB_NOTFOUND ? -ENOENT : rc == MDB_MAP_FULL ? -ENOSPC : rc > 0 ? -rc : rc ? -EIO : 0;
 }
 
-static void pack_id(uint8_t out[ID_SIZE], const struct overlay_id *id)
+static size_t bucket(uint64_t id)
 {
-	uint16_t layer = htobe16((uint16_t)id->layer);
-	uint64_t ino = htobe64(id->ino), gen = htobe64(id->gen);
-	memcpy(out, &layer, 2);
-	memcpy(out + 2, &ino, 8);
-	memcpy(out + 10, &gen, 8);
-}
-
-static void unpack_id(const uint8_t in[ID_SIZE], struct overlay_id *id)
-{
-	uint16_t layer;
-	uint64_t ino, gen;
-	memcpy(&layer, in, 2);
-	memcpy(&ino, in + 2, 8);
-	memcpy(&gen, in + 10, 8);
-	*id = (struct overlay_id){ .layer = be16toh(layer), .ino = be64toh(ino), .gen = be64toh(gen) };
-}
-
-static bool same_id(const struct overlay_id *a, const struct overlay_id *b)
-{
-	return a->ino == b->ino && a->gen == b->gen && a->layer == b->layer;
-}
-
-static size_t bucket(const struct overlay_id *id)
-{
-	uint64_t h = (id->ino ^ id->gen) * 0x9e3779b97f4a7c15u;
+	uint64_t h = id * 0x9e3779b97f4a7c15u;
 	return (h ^ h >> 32) & (BUCKETS - 1);
 }
 
-/* ---- the file: is it whole? ---- */
+/* ---- entries on disk ---- */
+struct entry {
+	uint64_t key;
+	uint8_t value[8 + MAP_NAME];
+	MDB_val k, v;
+};
 
-/* LMDB maps the file: a truncated one would end the process by SIGBUS, so the two meta pages are read first. */
-static bool file_is_sound(int dirfd)
+static void entry_fill(struct entry *e, uint64_t id, uint64_t parent, const char *name)
 {
-	struct meta {
-		uint32_t magic, version;
-		uint64_t address, mapsize;
-		uint8_t dbs[96];
-		uint64_t last_page, txnid;
-	} m[2];
-	struct stat st;
-	int fd = openat(dirfd, "map.mdb", O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT;
-	bool sound = !fstat(fd, &st) && st.st_size == 0;
-	long page = sysconf(_SC_PAGESIZE);
-	if (!sound && st.st_size >= 2 * page && pread(fd, &m[0], sizeof m[0], 16) == sizeof m[0] &&
-	    pread(fd, &m[1], sizeof m[1], page + 16) == sizeof m[1] && m[0].magic == 0xBEEFC0DE && m[1].magic == 0xBEEFC0DE) {
-		const struct meta *newer = m[1].txnid > m[0].txnid ? &m[1] : &m[0];
-		sound = newer->last_page < (uint64_t)st.st_size && (newer->last_page + 1) * (uint64_t)page <= (uint64_t)st.st_size;
+	size_t len = strnlen(name, MAP_NAME - 1);
+	parent = htobe64(parent);
+	e->key = htobe64(id);
+	memcpy(e->value, &parent, 8);
+	memcpy(e->value + 8, name, len);
+	e->k = (MDB_val){ 8, &e->key };
+	e->v = (MDB_val){ 8 + len, e->value };
+}
+
+/* false: no entry of ours. */
+static bool entry_read(const MDB_val *k, const MDB_val *v, uint64_t *id, struct map_place *p)
+{
+	if (k->mv_size != 8 || v->mv_size < 9 || v->mv_size > 8 + MAP_NAME - 1)
+		return false;
+	memcpy(id, k->mv_data, 8);
+	memcpy(&p->parent, v->mv_data, 8);
+	*id = be64toh(*id);
+	p->parent = be64toh(p->parent);
+	memcpy(p->name, (const char *)v->mv_data + 8, v->mv_size - 8);
+	p->name[v->mv_size - 8] = 0;
+	return true;
+}
+
+/* ---- the writer ---- */
+static int by_id_then_age(const void *a, const void *b)
+{
+	const struct pending *x = *(struct pending *const *)a, *y = *(struct pending *const *)b;
+	if (x->id != y->id)
+		return x->id < y->id ? -1 : 1;
+	return x->sequence < y->sequence ? -1 : 1;
+}
+
+/* *last: the greatest key, so that what comes behind it is appended, which fills pages to the brim. */
+static int apply(MDB_cursor *cursor, const struct pending *p, uint64_t *last)
+{
+	struct entry e;
+	entry_fill(&e, p->id, p->parent, p->name);
+	MDB_val k = e.k, v = e.v;
+	int rc;
+	if (p->op == PUT_PLACE && p->id > *last) {
+		*last = p->id;
+		return mdb_cursor_put(cursor, &e.k, &e.v, MDB_APPEND);
 	}
-	close(fd);
-	return sound;
-}
-
-static void set_aside(int dirfd, void (*log)(int, const char *, ...))
-{
-	char name[32];
-	struct stat st;
-	int n = 1;
-	do
-		snprintf(name, sizeof name, "map.mdb.bad-%d", n++);
-	while (!fstatat(dirfd, name, &st, 0) && n < 1000);
-	renameat(dirfd, "map.mdb", dirfd, name);
-	unlinkat(dirfd, "map.mdb-lock", 0);
-	if (log)
-		log(4, "the handle map was damaged or foreign: set aside as %s, a new one is made as handles are used", name);
-}
-
-static int env_open(struct map *map, int dirfd)
-{
-	char path[64];
-	snprintf(path, sizeof path, "/proc/self/fd/%d/map.mdb", dirfd);
-	int rc = mdb_env_create(&map->env);
-	if (rc)
-		return rc;
-	mdb_env_set_maxdbs(map->env, 8);
-	mdb_env_set_maxreaders(map->env, 512);
-	mdb_env_set_mapsize(map->env, (size_t)1 << 36);
-	rc = mdb_env_open(map->env, path, MDB_NOSUBDIR | MDB_NOTLS, 0600);
-	if (rc) {
-		mdb_env_close(map->env);
-		map->env = NULL;
-	}
-	return rc;
-}
-
-static int get_u32(MDB_txn *txn, MDB_dbi db, const char *key, uint32_t *value)
-{
-	MDB_val k = { strlen(key), (void *)key }, v;
-	int rc = mdb_get(txn, db, &k, &v);
-	if (!rc && v.mv_size != 4)
-		return MDB_CORRUPTED;
+	/* looked for first: a put of what is there would dirty its page all the same */
+	rc = p->op == DEL_OBJECT ? mdb_cursor_get(cursor, &k, NULL, MDB_SET) : mdb_cursor_get(cursor, &k, &v, MDB_GET_BOTH);
+	if (p->op == PUT_PLACE)
+		return rc == MDB_NOTFOUND ? mdb_cursor_put(cursor, &e.k, &e.v, 0) : rc;
 	if (!rc)
-		memcpy(value, v.mv_data, 4);
-	return rc;
+		rc = mdb_cursor_del(cursor, p->op == DEL_OBJECT ? MDB_NODUPDATA : 0);
+	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-static int put_u32(MDB_txn *txn, MDB_dbi db, const char *key, uint32_t value)
+static uint64_t last_key(MDB_cursor *cursor)
 {
-	MDB_val k = { strlen(key), (void *)key }, v = { 4, &value };
-	return mdb_put(txn, db, &k, &v, 0);
+	MDB_val k, v;
+	uint64_t key = 0;
+	if (!mdb_cursor_get(cursor, &k, &v, MDB_LAST) && k.mv_size == 8)
+		memcpy(&key, k.mv_data, 8);
+	return be64toh(key);
 }
 
-static int tables_open(struct map *map)
+static int commit_batch(struct map *map, struct pending **batch, size_t n)
 {
 	MDB_txn *txn;
-	uint32_t format = 0;
-	int rc = mdb_txn_begin(map->env, NULL, 0, &txn);
+	MDB_cursor *cursor;
+	int rc = map->env ? mdb_txn_begin(map->env, NULL, 0, &txn) : MDB_INVALID;
 	if (rc)
 		return rc;
-	rc = mdb_dbi_open(txn, "meta", MDB_CREATE, &map->meta);
-	if (!rc)
-		rc = mdb_dbi_open(txn, "layers", MDB_CREATE, &map->layers);
-	if (!rc)
-		rc = mdb_dbi_open(txn, "places", MDB_CREATE | MDB_DUPSORT, &map->places);
-	if (!rc)
-		rc = mdb_dbi_open(txn, "origins", MDB_CREATE, &map->origins);
-	if (!rc)
-		rc = get_u32(txn, map->meta, "format", &format);
-	if (rc == MDB_NOTFOUND)
-		rc = put_u32(txn, map->meta, "format", FORMAT);
-	else if (!rc && format != FORMAT)
-		rc = MDB_VERSION_MISMATCH;
+	rc = mdb_cursor_open(txn, map->places, &cursor);
+	if (!rc) {
+		uint64_t last = last_key(cursor);
+		qsort(batch, n, sizeof *batch, by_id_then_age);
+		for (size_t i = 0; i < n && !rc; i++)
+			rc = apply(cursor, batch[i], &last);
+		mdb_cursor_close(cursor);
+	}
 	if (rc) {
 		mdb_txn_abort(txn);
 		return rc;
@@ -176,50 +141,66 @@ static int tables_open(struct map *map)
 	return mdb_txn_commit(txn);
 }
 
-/* ---- the writer ---- */
-static int apply(struct map *map, MDB_txn *txn, const struct pending *p)
+/* The file proved damaged while in use. */
+static void replace_file(struct map *map)
 {
-	uint8_t key[ID_SIZE], value[ID_SIZE + 256];
-	pack_id(key, &p->id);
-	MDB_val k = { ID_SIZE, key }, v = { ID_SIZE + strlen(p->name), value };
-	pack_id(value, &p->parent);
-	memcpy(value + ID_SIZE, p->name, strlen(p->name));
-	int rc = 0;
-	switch (p->op) {
-	case PUT_PLACE: rc = mdb_put(txn, map->places, &k, &v, MDB_NODUPDATA); break;
-	case DEL_PLACE: rc = mdb_del(txn, map->places, &k, &v); break;
-	case DEL_OBJECT: rc = mdb_del(txn, map->places, &k, NULL); break;
-	case DEL_ORIGIN:
-		k = (MDB_val){ 16, key + 2 };
-		rc = mdb_del(txn, map->origins, &k, NULL);
-		break;
-	}
-	return rc == MDB_KEYEXIST || rc == MDB_NOTFOUND ? 0 : rc;
+	pthread_rwlock_wrlock(&map->env_lock);
+	if (map->env)
+		mdb_env_close(map->env);
+	map->env = NULL;
+	map_file_set_aside(map->dirfd, map->log);
+	map_file_open(map->dirfd, &map->env, &map->places);
+	pthread_rwlock_unlock(&map->env_lock);
 }
 
 static void forget(struct map *map, struct pending *p)
 {
-	struct pending **c = &map->buckets[bucket(&p->id)];
-	while (*c && *c != p)
+	struct pending **c = &map->buckets[bucket(p->id)];
+	while (*c != p)
 		c = &(*c)->chain;
-	if (*c)
-		*c = p->chain;
+	*c = p->chain;
 	free(p);
 }
 
-static void commit_batch(struct map *map, struct pending *batch)
+/* lock held. An entry is lost: what has no place may live all the same. */
+static void lose(struct map *map)
 {
-	MDB_txn *txn;
-	int rc = mdb_txn_begin(map->env, NULL, 0, &txn);
-	for (struct pending *p = batch; p && !rc; p = p->next)
-		rc = apply(map, txn, p);
-	if (rc && txn)
-		mdb_txn_abort(txn);
-	else if (!rc)
-		rc = mdb_txn_commit(txn);
-	if (rc && !map->complained && map->log) /* a cache: handles are still found, by a search */
+	map->complete = map->filling = false;
+}
+
+/* lock held, and let go while the disk is written */
+static void write_batch(struct map *map)
+{
+	static_assert(sizeof(struct pending *) * BATCH <= 1 << 16, "it stands on the stack");
+	struct pending *batch[BATCH];
+	size_t n = 0;
+	uint64_t newest = 0;
+	for (; map->first && n < BATCH; map->first = map->first->next) {
+		newest = map->first->sequence;
+		batch[n++] = map->first;
+	}
+	if (!map->first)
+		map->last = &map->first;
+	pthread_mutex_unlock(&map->lock);
+	int rc = commit_batch(map, batch, n);
+	if (map_file_is_damage(rc) && map->dirfd >= 0) {
+		replace_file(map);
+		rc = commit_batch(map, batch, n);
+		pthread_mutex_lock(&map->lock);
+		lose(map);
+		pthread_mutex_unlock(&map->lock);
+	}
+	if (rc && !map->error && map->log) /* a cache: handles are still found, by a search */
 		map->log(4, "the handle map can't be written: %s; handles are found by searching until it can", mdb_strerror(rc));
-	map->complained = rc;
+	pthread_mutex_lock(&map->lock);
+	map->error = lmdb_errno(rc);
+	if (rc)
+		lose(map);
+	for (size_t i = 0; i < n; i++)
+		forget(map, batch[i]);
+	map->queued -= n;
+	map->committed = newest;
+	pthread_cond_broadcast(&map->done);
 }
 
 static void *write_behind(void *arg)
@@ -231,55 +212,39 @@ static void *write_behind(void *arg)
 			pthread_cond_wait(&map->wake, &map->lock);
 		if (!map->first)
 			break;
-		struct pending *batch = map->first;
-		map->first = NULL;
-		map->last = &map->first;
-		map->taken++;
-		pthread_mutex_unlock(&map->lock);
-		commit_batch(map, batch);
-		pthread_mutex_lock(&map->lock);
-		for (struct pending *next; batch; batch = next) {
-			next = batch->next;
-			forget(map, batch);
-			map->queued--;
-		}
-		map->committed++;
-		pthread_cond_broadcast(&map->done);
-		if (!map->stop) { /* let a batch gather */
-			struct timespec t;
-			clock_gettime(CLOCK_REALTIME, &t);
-			t.tv_nsec += 200000000;
-			t.tv_sec += t.tv_nsec / 1000000000;
-			t.tv_nsec %= 1000000000;
-			pthread_cond_timedwait(&map->done, &map->lock, &t);
-		}
+		struct timespec t;
+		clock_gettime(CLOCK_REALTIME, &t);
+		t.tv_nsec += GATHER_NS;
+		t.tv_sec += t.tv_nsec / 1000000000;
+		t.tv_nsec %= 1000000000;
+		while (!map->stop && !map->hurry && map->queued < BATCH && !pthread_cond_timedwait(&map->wake, &map->lock, &t))
+			; /* a batch gathers */
+		write_batch(map);
+		if (!map->first)
+			map->hurry = false;
 	}
 	pthread_mutex_unlock(&map->lock);
 	return NULL;
 }
 
-static void queue(struct map *map, enum op op, const struct overlay_id *id, const struct overlay_id *parent, const char *name)
+static void queue(struct map *map, enum op op, uint64_t id, uint64_t parent, const char *name)
 {
 	struct pending *p = malloc(sizeof *p + strlen(name) + 1);
-	if (!p)
-		return;
-	*p = (struct pending){ .op = op, .id = *id };
-	if (parent)
-		p->parent = *parent;
-	strcpy(p->name, name);
 	pthread_mutex_lock(&map->lock);
-	if (op == PUT_PLACE && map->queued >= QUEUE_MAX) { /* the disk does not keep up: a search finds what is missing */
+	if (!p || (op == PUT_PLACE && map->queued >= QUEUE_MAX)) { /* the disk does not keep up: a search finds what is missing */
+		lose(map);
 		pthread_mutex_unlock(&map->lock);
 		free(p);
 		return;
 	}
-	struct pending **tail = &map->buckets[bucket(id)]; /* newest first */
-	p->chain = *tail;
-	*tail = p;
+	struct pending **chain = &map->buckets[bucket(id)];
+	*p = (struct pending){ .op = op, .id = id, .parent = parent, .sequence = ++map->sequence, .chain = *chain };
+	strcpy(p->name, name);
+	*chain = p;
 	*map->last = p;
 	map->last = &p->next;
-	map->queued++;
-	pthread_cond_signal(&map->wake);
+	if (++map->queued == 1 || map->queued == BATCH)
+		pthread_cond_signal(&map->wake);
 	pthread_mutex_unlock(&map->lock);
 }
 
@@ -288,44 +253,47 @@ static void map_free(struct map *map)
 {
 	if (map->env)
 		mdb_env_close(map->env);
+	pthread_rwlock_destroy(&map->env_lock);
 	pthread_mutex_destroy(&map->lock);
 	pthread_cond_destroy(&map->wake);
 	pthread_cond_destroy(&map->done);
 	free(map);
 }
 
-int map_open(int dirfd, void (*log)(int level, const char *fmt, ...), struct map **out)
+static int map_start(int dirfd, map_log *log, struct map **out)
 {
 	struct map *map = calloc(1, sizeof *map);
 	if (!map)
 		return -ENOMEM;
+	pthread_rwlock_init(&map->env_lock, NULL);
 	pthread_mutex_init(&map->lock, NULL);
 	pthread_cond_init(&map->wake, NULL);
 	pthread_cond_init(&map->done, NULL);
 	map->last = &map->first;
+	map->dirfd = dirfd;
 	map->log = log;
-	if (!file_is_sound(dirfd))
-		set_aside(dirfd, log);
-	int rc = env_open(map, dirfd);
-	if (!rc)
-		rc = tables_open(map);
-	if (rc == MDB_INVALID || rc == MDB_VERSION_MISMATCH || rc == MDB_CORRUPTED || rc == MDB_PAGE_NOTFOUND || rc == MDB_INCOMPATIBLE) {
-		if (map->env)
-			mdb_env_close(map->env);
-		map->env = NULL;
-		set_aside(dirfd, log);
-		rc = env_open(map, dirfd);
-		if (!rc)
-			rc = tables_open(map);
+	int rc = dirfd < 0 ? map_file_open_private(&map->env, &map->places) : map_file_open(dirfd, &map->env, &map->places);
+	if (map_file_is_damage(rc) && dirfd >= 0) {
+		map_file_set_aside(dirfd, log);
+		rc = map_file_open(dirfd, &map->env, &map->places);
 	}
 	if (!rc)
 		rc = pthread_create(&map->writer, NULL, write_behind, map);
-	if (rc) {
+	if (rc)
 		map_free(map);
-		return lmdb_errno(rc);
-	}
-	*out = map;
-	return 0;
+	else
+		*out = map;
+	return lmdb_errno(rc);
+}
+
+int map_open(int dirfd, map_log *log, struct map **map)
+{
+	return map_start(dirfd, log, map);
+}
+
+int map_open_private(map_log *log, struct map **map)
+{
+	return map_start(-1, log, map);
 }
 
 void map_close(struct map *map)
@@ -333,228 +301,241 @@ void map_close(struct map *map)
 	pthread_mutex_lock(&map->lock);
 	map->stop = true;
 	pthread_cond_broadcast(&map->wake);
-	pthread_cond_broadcast(&map->done);
 	pthread_mutex_unlock(&map->lock);
 	pthread_join(map->writer, NULL);
+	if (map->dirfd >= 0 && map->env)
+		map_file_shrink(map->dirfd, map->env, map->places);
 	map_free(map);
+}
+
+/* lock held */
+static void wait_until_queued(struct map *map, size_t most)
+{
+	while (map->queued > most) {
+		map->hurry = true;
+		pthread_cond_signal(&map->wake);
+		pthread_cond_wait(&map->done, &map->lock);
+	}
 }
 
 int map_sync(struct map *map)
 {
 	pthread_mutex_lock(&map->lock);
-	unsigned long until = map->taken + (map->first ? 1 : 0);
+	uint64_t until = map->sequence;
 	while (map->committed < until) {
-		pthread_cond_broadcast(&map->done); /* no need to gather any longer */
+		map->hurry = true;
+		pthread_cond_signal(&map->wake);
 		pthread_cond_wait(&map->done, &map->lock);
 	}
+	int rc = map->error;
 	pthread_mutex_unlock(&map->lock);
-	return 0;
+	return rc;
 }
 
-/* ---- key and layers ---- */
-int map_key(struct map *map, uint8_t key[16])
+void map_wait_for_room(struct map *map)
 {
-	MDB_txn *txn;
-	MDB_val k = { 3, "key" }, v;
-	int rc = mdb_txn_begin(map->env, NULL, 0, &txn);
-	if (rc)
-		return lmdb_errno(rc);
-	rc = mdb_get(txn, map->meta, &k, &v);
-	if (!rc && v.mv_size == 16) {
-		memcpy(key, v.mv_data, 16);
-		mdb_txn_abort(txn);
-		return 0;
-	}
-	randombytes_buf(key, 16);
-	v = (MDB_val){ 16, key };
-	rc = mdb_put(txn, map->meta, &k, &v, 0);
-	if (rc) {
-		mdb_txn_abort(txn);
-		return lmdb_errno(rc);
-	}
-	return lmdb_errno(mdb_txn_commit(txn));
-}
-
-/* layers: key = root ino, root gen; value = number (4 bytes), path. */
-int map_layer(struct map *map, const char *path, uint64_t root_ino, uint64_t root_gen, uint32_t *number)
-{
-	struct {
-		uint64_t ino, gen;
-	} key = { htobe64(root_ino), htobe64(root_gen) };
-	char value[4096 + 8];
-	MDB_txn *txn;
-	MDB_val k = { sizeof key, &key }, v;
-	uint32_t next = 1;
-	int rc = mdb_txn_begin(map->env, NULL, 0, &txn);
-	if (rc)
-		return lmdb_errno(rc);
-	rc = mdb_get(txn, map->layers, &k, &v);
-	if (!rc && v.mv_size >= 4) { /* the root's identity decides: a layer that moved stays the same layer */
-		memcpy(number, v.mv_data, 4);
-		mdb_txn_abort(txn);
-		return 0;
-	}
-	rc = get_u32(txn, map->meta, "next layer", &next);
-	if (rc == MDB_NOTFOUND)
-		rc = 0;
-	if (!rc)
-		rc = put_u32(txn, map->meta, "next layer", next + 1);
-	memcpy(value, &next, 4);
-	snprintf(value + 4, sizeof value - 4, "%s", path);
-	v = (MDB_val){ 4 + strlen(value + 4), value };
-	if (!rc)
-		rc = mdb_put(txn, map->layers, &k, &v, 0);
-	if (rc) {
-		mdb_txn_abort(txn);
-		return lmdb_errno(rc);
-	}
-	*number = next;
-	return lmdb_errno(mdb_txn_commit(txn));
+	if (!map)
+		return;
+	pthread_mutex_lock(&map->lock);
+	if (map->queued > QUEUE_MAX / 2)
+		wait_until_queued(map, QUEUE_MAX / 4);
+	pthread_mutex_unlock(&map->lock);
 }
 
 /* ---- places ---- */
 void map_put_place(struct map *map, const struct overlay_id *id, const struct overlay_id *parent, const char *name)
 {
 	if (map)
-		queue(map, PUT_PLACE, id, parent, name);
+		queue(map, PUT_PLACE, id_fileid(id), id_fileid(parent), name);
 }
 
 void map_del_place(struct map *map, const struct overlay_id *id, const struct overlay_id *parent, const char *name)
 {
 	if (map)
-		queue(map, DEL_PLACE, id, parent, name);
+		queue(map, DEL_PLACE, id_fileid(id), id_fileid(parent), name);
 }
 
 void map_del_object(struct map *map, const struct overlay_id *id)
 {
 	if (map)
-		queue(map, DEL_OBJECT, id, NULL, "");
+		queue(map, DEL_OBJECT, id_fileid(id), 0, "");
 }
 
-/* A place as read, and what is pending for it. */
-struct places {
+void map_drop_place(struct map *map, uint64_t fileid, uint64_t parent, const char *name)
+{
+	if (map)
+		queue(map, DEL_PLACE, fileid, parent, name);
+}
+
+/* A small set of places that were deleted while they may still stand on disk. */
+struct gathered {
+	struct map_place *at;
 	size_t n;
-	struct {
-		struct overlay_id parent;
-		char name[256];
-	} at[32];
+	struct map_place gone[MAP_PLACES];
+	size_t ngone;
+	bool all_gone;
 };
 
-static void places_add(struct places *ps, const struct overlay_id *parent, const char *name, size_t len)
+static bool holds(const struct map_place *at, size_t n, uint64_t parent, const char *name)
 {
-	if (ps->n == 32 || len > 255)
+	for (size_t i = 0; i < n; i++)
+		if (at[i].parent == parent && !strcmp(at[i].name, name))
+			return true;
+	return false;
+}
+
+static void add(struct map_place *at, size_t *n, uint64_t parent, const char *name)
+{
+	if (*n == MAP_PLACES || holds(at, *n, parent, name))
 		return;
-	for (size_t i = 0; i < ps->n; i++)
-		if (same_id(&ps->at[i].parent, parent) && strlen(ps->at[i].name) == len && !memcmp(ps->at[i].name, name, len))
-			return;
-	ps->at[ps->n].parent = *parent;
-	memcpy(ps->at[ps->n].name, name, len);
-	ps->at[ps->n++].name[len] = 0;
+	at[*n].parent = parent;
+	strncpy(at[*n].name, name, MAP_NAME - 1);
+	at[(*n)++].name[MAP_NAME - 1] = 0;
 }
 
-static void places_del(struct places *ps, const struct overlay_id *parent, const char *name)
+/* lock held. Newest first: what was said last of a place holds. */
+static void gather_pending(struct map *map, uint64_t id, struct gathered *g)
 {
-	for (size_t i = 0; i < ps->n; i++)
-		if (same_id(&ps->at[i].parent, parent) && !strcmp(ps->at[i].name, name))
-			ps->at[i--] = ps->at[--ps->n];
+	for (const struct pending *p = map->buckets[bucket(id)]; p && !g->all_gone; p = p->chain) {
+		if (p->id != id)
+			continue;
+		if (p->op == DEL_OBJECT)
+			g->all_gone = true;
+		else if (p->op == DEL_PLACE && !holds(g->at, g->n, p->parent, p->name))
+			add(g->gone, &g->ngone, p->parent, p->name);
+		else if (p->op == PUT_PLACE && !holds(g->gone, g->ngone, p->parent, p->name))
+			add(g->at, &g->n, p->parent, p->name);
+	}
 }
 
-static void read_places(struct map *map, const struct overlay_id *id, struct places *ps)
+static int gather_written(struct map *map, uint64_t id, struct gathered *g)
 {
-	uint8_t key[ID_SIZE];
+	struct entry e;
 	MDB_txn *txn;
 	MDB_cursor *cursor;
-	struct overlay_id parent;
-	pack_id(key, id);
-	MDB_val k = { ID_SIZE, key }, v;
-	if (mdb_txn_begin(map->env, NULL, MDB_RDONLY, &txn))
-		return;
-	if (!mdb_cursor_open(txn, map->places, &cursor)) {
-		for (int rc = mdb_cursor_get(cursor, &k, &v, MDB_SET); !rc; rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT_DUP))
-			if (v.mv_size > ID_SIZE) {
-				unpack_id(v.mv_data, &parent);
-				places_add(ps, &parent, (char *)v.mv_data + ID_SIZE, v.mv_size - ID_SIZE);
-			}
+	entry_fill(&e, id, 0, "");
+	int rc = map->env ? mdb_txn_begin(map->env, NULL, MDB_RDONLY, &txn) : MDB_INVALID;
+	if (rc)
+		return rc;
+	rc = mdb_cursor_open(txn, map->places, &cursor);
+	if (!rc) {
+		struct map_place p;
+		uint64_t found;
+		for (rc = mdb_cursor_get(cursor, &e.k, &e.v, MDB_SET); !rc && g->n < MAP_PLACES; rc = mdb_cursor_get(cursor, &e.k, &e.v, MDB_NEXT_DUP))
+			if (entry_read(&e.k, &e.v, &found, &p) && !holds(g->gone, g->ngone, p.parent, p.name))
+				add(g->at, &g->n, p.parent, p.name);
 		mdb_cursor_close(cursor);
 	}
 	mdb_txn_abort(txn);
+	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-/* Oldest first, as the writer will. The chain is newest first. */
-static void apply_pending(struct places *ps, const struct pending *p, const struct overlay_id *id)
+size_t map_places(struct map *map, uint64_t fileid, struct map_place places[MAP_PLACES])
 {
-	const struct pending *stack[64] = { NULL };
-	int n = 0;
-	for (; p && n < 64; p = p->chain)
-		if (same_id(&p->id, id))
-			stack[n++] = p;
-	while (n--) {
-		if (stack[n]->op == PUT_PLACE)
-			places_add(ps, &stack[n]->parent, stack[n]->name, strlen(stack[n]->name));
-		else if (stack[n]->op == DEL_PLACE)
-			places_del(ps, &stack[n]->parent, stack[n]->name);
-		else if (stack[n]->op == DEL_OBJECT)
-			ps->n = 0;
-	}
-}
-
-int map_get_places(struct map *map, const struct overlay_id *id,
-		   bool (*each)(void *arg, const struct overlay_id *parent, const char *name), void *arg)
-{
-	struct places *ps = map ? calloc(1, sizeof *ps) : NULL;
-	if (!ps)
-		return map ? -ENOMEM : 0;
-	pthread_mutex_lock(&map->lock); /* held over both, so that a commit between them hides nothing */
-	read_places(map, id, ps);
-	apply_pending(ps, map->buckets[bucket(id)], id);
-	pthread_mutex_unlock(&map->lock);
-	for (size_t i = 0; i < ps->n && each(arg, &ps->at[i].parent, ps->at[i].name); i++)
-		;
-	free(ps);
-	return 0;
-}
-
-/* ---- origins ---- */
-int map_put_origin(struct map *map, uint64_t upper_ino, uint64_t upper_gen, const struct overlay_id *origin)
-{
-	uint64_t key[2] = { htobe64(upper_ino), htobe64(upper_gen) };
-	uint8_t value[ID_SIZE];
-	MDB_txn *txn;
-	MDB_val k = { 16, key }, v = { ID_SIZE, value };
-	pack_id(value, origin);
-	int rc = mdb_txn_begin(map->env, NULL, 0, &txn);
-	if (rc)
-		return lmdb_errno(rc);
-	rc = mdb_put(txn, map->origins, &k, &v, 0);
-	if (rc) {
-		mdb_txn_abort(txn);
-		return lmdb_errno(rc);
-	}
-	return lmdb_errno(mdb_txn_commit(txn));
-}
-
-int map_get_origin(struct map *map, uint64_t upper_ino, uint64_t upper_gen, struct overlay_id *origin)
-{
-	uint64_t key[2] = { htobe64(upper_ino), htobe64(upper_gen) };
-	MDB_txn *txn;
-	MDB_val k = { 16, key }, v;
+	struct gathered g = { .at = places };
 	if (!map)
-		return -ENOENT;
-	int rc = mdb_txn_begin(map->env, NULL, MDB_RDONLY, &txn);
-	if (rc)
-		return lmdb_errno(rc);
-	rc = mdb_get(txn, map->origins, &k, &v);
-	if (!rc && v.mv_size == ID_SIZE)
-		unpack_id(v.mv_data, origin);
-	else if (!rc)
-		rc = MDB_NOTFOUND;
-	mdb_txn_abort(txn);
-	return lmdb_errno(rc);
+		return 0;
+	pthread_mutex_lock(&map->lock);
+	gather_pending(map, fileid, &g); /* before the disk is read: what is committed between is seen there */
+	pthread_mutex_unlock(&map->lock);
+	if (g.all_gone)
+		return g.n;
+	pthread_rwlock_rdlock(&map->env_lock);
+	int rc = gather_written(map, fileid, &g);
+	pthread_rwlock_unlock(&map->env_lock);
+	if (rc) {
+		pthread_mutex_lock(&map->lock);
+		lose(map);
+		pthread_mutex_unlock(&map->lock);
+	}
+	return g.n;
 }
 
-void map_del_origin(struct map *map, uint64_t upper_ino, uint64_t upper_gen)
+int map_each(struct map *map, bool (*each)(void *arg, uint64_t fileid, const struct map_place *place), void *arg)
 {
-	struct overlay_id id = { .ino = upper_ino, .gen = upper_gen };
-	if (map)
-		queue(map, DEL_ORIGIN, &id, NULL, "");
+	MDB_txn *txn;
+	MDB_cursor *cursor;
+	MDB_val k, v;
+	struct map_place p;
+	uint64_t id;
+	bool more = true;
+	pthread_rwlock_rdlock(&map->env_lock);
+	int rc = map->env ? mdb_txn_begin(map->env, NULL, MDB_RDONLY, &txn) : MDB_INVALID;
+	if (!rc) {
+		rc = mdb_cursor_open(txn, map->places, &cursor);
+		if (!rc) {
+			while (more && !(rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)))
+				if (entry_read(&k, &v, &id, &p))
+					more = each(arg, id, &p);
+			mdb_cursor_close(cursor);
+		}
+		mdb_txn_abort(txn);
+	}
+	pthread_rwlock_unlock(&map->env_lock);
+	return map_file_is_damage(rc) ? -EUCLEAN : rc == MDB_NOTFOUND ? 0 : lmdb_errno(rc);
+}
+
+bool map_has(struct map *map, uint64_t fileid, const struct map_place *place)
+{
+	struct entry e;
+	MDB_txn *txn;
+	MDB_cursor *cursor;
+	entry_fill(&e, fileid, place->parent, place->name);
+	pthread_rwlock_rdlock(&map->env_lock);
+	int rc = map->env ? mdb_txn_begin(map->env, NULL, MDB_RDONLY, &txn) : MDB_INVALID;
+	if (!rc) {
+		rc = mdb_cursor_open(txn, map->places, &cursor);
+		if (!rc) {
+			rc = mdb_cursor_get(cursor, &e.k, &e.v, MDB_GET_BOTH);
+			mdb_cursor_close(cursor);
+		}
+		mdb_txn_abort(txn);
+	}
+	pthread_rwlock_unlock(&map->env_lock);
+	return !rc;
+}
+
+void map_size(struct map *map, size_t *entries, size_t *bytes)
+{
+	MDB_envinfo info = { 0 };
+	MDB_stat st = { 0 };
+	MDB_txn *txn;
+	pthread_rwlock_rdlock(&map->env_lock);
+	if (map->env && !mdb_txn_begin(map->env, NULL, MDB_RDONLY, &txn)) {
+		mdb_stat(txn, map->places, &st);
+		mdb_txn_abort(txn);
+		mdb_env_info(map->env, &info);
+	}
+	pthread_rwlock_unlock(&map->env_lock);
+	*entries = st.ms_entries;
+	*bytes = (info.me_last_pgno + 1) * st.ms_psize;
+}
+
+bool map_is_complete(struct map *map)
+{
+	if (!map)
+		return false;
+	pthread_mutex_lock(&map->lock);
+	bool complete = map->complete;
+	pthread_mutex_unlock(&map->lock);
+	return complete;
+}
+
+void map_fill_begin(struct map *map)
+{
+	if (!map)
+		return;
+	pthread_mutex_lock(&map->lock);
+	map->filling = true;
+	pthread_mutex_unlock(&map->lock);
+}
+
+bool map_fill_end(struct map *map)
+{
+	if (!map || map_sync(map))
+		return false;
+	pthread_mutex_lock(&map->lock);
+	bool complete = map->complete = map->filling;
+	pthread_mutex_unlock(&map->lock);
+	return complete;
 }

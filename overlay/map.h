@@ -1,8 +1,11 @@
 /*
- * map.h: the handle map, an LMDB database that finds an object's place from its id. A cache of
- * what the layers say, and the keeper of three things: the MAC key, layer numbers, and the
- * identity of copied-up objects that can hold no xattr. No lock need be held by callers;
- * every function may be called from any thread. 0 or -errno (LMDB's own codes come as -EIO).
+ * map.h: the handle map, an LMDB database that finds an object's places from its file id (which is made of layer number and inode
+ * number; the generation is not in it, so what the map says is a hint, and the walk to the place checks it). It is a cache of what
+ * the layers say and holds nothing that they, or the file of identities (identity.h), do not: it may be deleted at any time.
+ *
+ * One table, "places": key = file id (8 bytes, big-endian), values = file id of the parent (8) and name, one for each name of the object.
+ * About 60 bytes an object. Written behind by one thread in batches; no lock need be held by callers, and every function may be called
+ * from any thread. 0 or -errno (LMDB's own codes come as -EIO).
  */
 #ifndef OVERNFSD_MAP_H
 #define OVERNFSD_MAP_H
@@ -10,31 +13,40 @@
 #include "overlay.h"
 
 struct map;
+typedef void map_log(int level, const char *fmt, ...);
 
-/* Opens or makes the map in the directory dirfd (file names map.mdb, map.lock are relative to it; dirfd is
- * not kept). A truncated, zeroed or foreign file is set aside as map.mdb.bad-N and a new one made, with one log line. */
-int map_open(int dirfd, void (*log)(int level, const char *fmt, ...), struct map **map);
-void map_close(struct map *map); /* writes what is pending */
+/* Opens or makes the map in the directory dirfd (files map.mdb and map.mdb-lock; dirfd stays open with the caller). A truncated, zeroed or
+ * foreign file is set aside as map.mdb.bad-N and a new one made, with one log line; so is one that proves damaged later. */
+int map_open(int dirfd, map_log *log, struct map **map);
+/* A map that goes with the process, in a nameless file below $TMPDIR: for a stack that keeps no state, and for a comparison. */
+int map_open_private(map_log *log, struct map **map);
+void map_close(struct map *map); /* writes what is pending; makes the file small again where most of it is free */
 
-/* The 16-byte MAC key, made (libsodium's randombytes) at the first call. */
-int map_key(struct map *map, uint8_t key[16]);
-/* Layer number of the layer with this path and root inode identity; given at first use, counting up from 1, and never
- * again to another. moved: the same root identity was known under another path and is the same layer. Durable on return. */
-int map_layer(struct map *map, const char *path, uint64_t root_ino, uint64_t root_gen, uint32_t *number);
-
-/* Write-behind: returns at once; one writer thread commits in batches (at most a second late). An object may have
- * several places (hard links). Pending entries are seen by map_get_places. */
+/* Each returns at once: the writer commits in batches, at most a second late. Until then map_places sees what is pending. A
+ * map that is NULL takes and gives nothing. */
 void map_put_place(struct map *map, const struct overlay_id *id, const struct overlay_id *parent, const char *name);
 void map_del_place(struct map *map, const struct overlay_id *id, const struct overlay_id *parent, const char *name);
 void map_del_object(struct map *map, const struct overlay_id *id); /* all its places */
-/* Calls each for every known place until it returns false. */
-int map_get_places(struct map *map, const struct overlay_id *id,
-		   bool (*each)(void *arg, const struct overlay_id *parent, const char *name), void *arg);
+void map_drop_place(struct map *map, uint64_t fileid, uint64_t parent, const char *name); /* it proved wrong */
+void map_wait_for_room(struct map *map); /* for who puts many: returns when the writer has caught up by half; may block on the disk */
+int map_sync(struct map *map); /* all that was put before is durable, or the error that kept it from being so */
 
-/* Durable on return: the upper inode (ino, gen) is the copy of origin. For objects that can hold no xattr. */
-int map_put_origin(struct map *map, uint64_t upper_ino, uint64_t upper_gen, const struct overlay_id *origin);
-int map_get_origin(struct map *map, uint64_t upper_ino, uint64_t upper_gen, struct overlay_id *origin); /* -ENOENT */
-void map_del_origin(struct map *map, uint64_t upper_ino, uint64_t upper_gen); /* behind */
-int map_sync(struct map *map); /* all that was put before is durable */
+enum { MAP_PLACES = 32, MAP_NAME = 256 };
+struct map_place {
+	uint64_t parent;
+	char name[MAP_NAME];
+};
+/* Up to MAP_PLACES places of the object; the number of them. */
+size_t map_places(struct map *map, uint64_t fileid, struct map_place places[MAP_PLACES]);
+/* Every entry on disk, in the order of the keys, until each returns false. What is pending is not seen: map_sync first. -EUCLEAN: damaged. */
+int map_each(struct map *map, bool (*each)(void *arg, uint64_t fileid, const struct map_place *place), void *arg);
+bool map_has(struct map *map, uint64_t fileid, const struct map_place *place); /* on disk */
+void map_size(struct map *map, size_t *entries, size_t *bytes); /* on disk; bytes of the file */
+
+/* Has every object a place in the map, so that one without is none? Said by who put them all between map_fill_begin and map_fill_end (true: it
+ * is complete now); no longer so when an entry is lost, for want of room or memory, or by damage. */
+bool map_is_complete(struct map *map);
+void map_fill_begin(struct map *map);
+bool map_fill_end(struct map *map);
 
 #endif

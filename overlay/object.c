@@ -4,9 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static size_t id_bucket(const struct table *t, const struct overlay_id *id)
+/* By file id: the map's parents are known by that alone. Of two lives of an inode, one is dead. */
+static size_t id_bucket(const struct table *t, uint64_t fileid)
 {
-	uint64_t h = id->ino * 0x9e3779b97f4a7c15u ^ id->gen ^ (uint64_t)id->layer << 56;
+	uint64_t h = fileid * 0x9e3779b97f4a7c15u;
 	return (h ^ h >> 29) & (t->buckets - 1);
 }
 
@@ -57,7 +58,7 @@ int object_pin(struct overlay *ov, struct object *o, enum fd_kind kind, struct f
 		p = o->lower[o->nlower - 1];
 	else if (kind != FD_WRITE && !p)
 		p = o->lower[0];
-	int rc = o->dead || !p ? -ESTALE : place_pin(ov, p, kind, ent);
+	int rc = o->dead || !p ? object_gone(o) : place_pin(ov, p, kind, ent);
 	pthread_mutex_unlock(&o->lock);
 	return rc == -ENOENT || rc == -ENOTDIR ? -ESTALE : rc;
 }
@@ -87,7 +88,7 @@ static void unhash_locked(struct table *t, struct object *o)
 	if (!o->hashed)
 		return;
 	unname_locked(t, o);
-	struct object **p = &t->by_id[id_bucket(t, &o->id)];
+	struct object **p = &t->by_id[id_bucket(t, id_fileid(&o->id))];
 	while (*p && *p != o)
 		p = &(*p)->id_next;
 	if (*p)
@@ -167,7 +168,7 @@ static struct object *evict_locked(struct table *t)
 
 static struct object *find_locked(struct table *t, const struct overlay_id *id)
 {
-	struct object *o = t->by_id[id_bucket(t, id)];
+	struct object *o = t->by_id[id_bucket(t, id_fileid(id))];
 	while (o && !same_id(&o->id, id))
 		o = o->id_next;
 	if (o) {
@@ -182,6 +183,21 @@ struct object *table_find(struct overlay *ov, const struct overlay_id *id)
 	pthread_mutex_lock(&ov->table.lock);
 	struct object *o = find_locked(&ov->table, id);
 	pthread_mutex_unlock(&ov->table.lock);
+	return o;
+}
+
+struct object *table_find_fileid(struct overlay *ov, uint64_t fileid)
+{
+	struct table *t = &ov->table;
+	pthread_mutex_lock(&t->lock);
+	struct object *o = t->by_id[id_bucket(t, fileid)];
+	while (o && id_fileid(&o->id) != fileid)
+		o = o->id_next;
+	if (o) {
+		object_get(o);
+		o->used = true;
+	}
+	pthread_mutex_unlock(&t->lock);
 	return o;
 }
 
@@ -256,7 +272,7 @@ int object_from(struct overlay *ov, struct found *f, struct object *parent, cons
 		}
 	}
 	if (!o && (o = object_new(f, parent, name))) {
-		size_t b = id_bucket(t, &o->id);
+		size_t b = id_bucket(t, id_fileid(&o->id));
 		o->id_next = t->by_id[b];
 		t->by_id[b] = o;
 		o->hashed = true;
@@ -305,9 +321,9 @@ void object_rename(struct overlay *ov, struct object *o, struct object *parent, 
 	overlay_put(ov, old);
 }
 
-void object_set_name(struct overlay *ov, struct object *o, const struct overlay_id *parent, const char *name)
+void object_set_name(struct overlay *ov, struct object *o, uint64_t parent, const char *name)
 {
-	struct object *dir = table_find(ov, parent), *old = NULL;
+	struct object *dir = table_find_fileid(ov, parent), *old = NULL;
 	char *copy = strdup(name);
 	if (dir && copy) {
 		pthread_mutex_lock(&ov->table.lock);
@@ -324,6 +340,14 @@ void object_set_name(struct overlay *ov, struct object *o, const struct overlay_
 	free(copy);
 	overlay_put(ov, old);
 	overlay_put(ov, dir);
+}
+
+void object_lost(struct overlay *ov, struct object *o)
+{
+	pthread_mutex_lock(&o->lock);
+	o->lost = true;
+	pthread_mutex_unlock(&o->lock);
+	object_kill(ov, o);
 }
 
 void object_kill(struct overlay *ov, struct object *o)

@@ -252,6 +252,8 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 		if (!rc && (rc = map_open(ov->map_fd, c->log, &ov->map)))
 			fail(err, errlen, rc, "the handle map can't be opened: %s", strerror(-rc));
 	}
+	if (!ov->has_upper && map_open_private(c->log, &ov->map))
+		ov_log(ov, 4, "no room for the handle map in $TMPDIR: old handles are found by searching each time");
 	ov->max_file_size = rc || !ov->writable ? INT64_MAX : probe_max_file_size(ov->work_fd);
 	if (!rc)
 		rc = state_number_layers(ov, err, errlen);
@@ -285,7 +287,9 @@ int overlay_open(const struct overlay_config *c, struct overlay **out, char *err
 	for (int i = 0; i < LISTING_READERS; i++)
 		pthread_mutex_init(&ov->listing_readers[i], NULL);
 	fds_init(&ov->fds, c->max_fds ? c->max_fds : default_fds());
-	rc = table_init(&ov->table, c->max_objects ? c->max_objects : DEFAULT_OBJECTS);
+	rc = search_create(&ov->search);
+	if (!rc)
+		rc = table_init(&ov->table, c->max_objects ? c->max_objects : DEFAULT_OBJECTS);
 	if (rc)
 		fail(err, errlen, rc, "out of memory");
 	else
@@ -300,6 +304,7 @@ int overlay_open(const struct overlay_config *c, struct overlay **out, char *err
 
 void overlay_close(struct overlay *ov)
 {
+	search_destroy(ov->search);
 	overlay_put(ov, ov->root);
 	table_destroy(ov, &ov->table);
 	fds_destroy(&ov->fds);

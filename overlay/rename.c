@@ -157,6 +157,9 @@ static void follow(struct overlay *ov, struct moving *m)
 			place_move(ov, o->upper, m->to->upper, name);
 	}
 	object_rename(ov, o, m->to, m->newname);
+	atomic_fetch_add(&ov->renames, 1);
+	if (o->type == S_IFDIR && m->from != m->to)
+		search_directory_moved(ov);
 	map_put_place(ov->map, &o->id, &m->to->id, m->newname);
 	map_del_place(ov->map, &o->id, &m->from->id, m->oldname);
 	char y;

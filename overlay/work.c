@@ -117,7 +117,7 @@ int link_into(struct overlay *ov, struct object *o, int dirfd, const char *name,
 	const char *from;
 	char temp[24];
 	pthread_mutex_lock(&o->lock); /* the place's name is the object's only under it */
-	int rc = o->dead ? -ESTALE : place_pin_parent(ov, o->upper, &parent, &from);
+	int rc = o->dead ? object_gone(o) : place_pin_parent(ov, o->upper, &parent, &from);
 	if (rc)
 		goto unlock;
 	if (!replace) {

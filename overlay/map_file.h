@@ -1,0 +1,15 @@
+/* map_file.h: the map's file: is it whole, where does it stand. Between map.c and map_file.c. */
+#ifndef OVERNFSD_MAP_FILE_H
+#define OVERNFSD_MAP_FILE_H
+
+#include "map.h"
+
+#include <lmdb.h>
+
+int map_file_open(int dirfd, MDB_env **env, MDB_dbi *places); /* LMDB's code; a damaged file is MDB_INVALID or the like */
+int map_file_open_private(MDB_env **env, MDB_dbi *places); /* a nameless file in $TMPDIR */
+bool map_file_is_damage(int code); /* does LMDB's code say that the file is not what it should be? */
+void map_file_set_aside(int dirfd, map_log *log);
+void map_file_shrink(int dirfd, MDB_env *env, MDB_dbi places); /* writes it anew where more than half of it is free; the env is to be closed then */
+
+#endif

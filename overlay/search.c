@@ -1,0 +1,380 @@
+/*
+ * search.c: where table and map are silent, every merged directory is read, and every object's place put into the map. One search in the
+ * background serves all that wait, and when it ends the map is complete: then an id without a place is known to be gone at the cost of a
+ * look into the map, until an entry is lost. It reads directories alone (getdents): d_ino tells an untouched lower file; of what stands in
+ * the upper it reads the identity. Memory: the names of the directories between the root and where it is.
+ */
+#include "internal.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { WANTED = 1024, GONE = 4096, MAX_WAITING = 4, PATIENCE_MS = 1000, GLANCE_MS = 20, TRIES = 8 };
+
+/* ---- the walk ---- */
+struct level {
+	struct object *dir; /* counted */
+	char *names; /* of its directories, one after the other */
+	size_t len, room, at, count, done;
+	double share; /* of the whole tree, for the progress */
+};
+
+struct walk {
+	const struct fill *fill;
+	struct level *levels;
+	size_t n, room;
+	double done;
+	struct fdent *upper; /* of the directory that is being read; NULL: not in the upper */
+};
+
+static int keep_name(struct level *l, const char *name)
+{
+	size_t len = strlen(name) + 1;
+	if (l->len + len > l->room) {
+		size_t room = l->room ? l->room * 2 : 1024;
+		char *more = realloc(l->names, room);
+		if (!more)
+			return -ENOMEM;
+		l->names = more;
+		l->room = room;
+	}
+	memcpy(l->names + l->len, name, len);
+	l->len += len;
+	l->count++;
+	return 0;
+}
+
+/* Of a non-directory in the upper: the identity that it carries; else its own, unless Linux copied it up (0 and *look: look it up). */
+static int upper_identity(struct walk *w, const char *name, uint64_t ino, struct overlay_id *id, bool *look)
+{
+	struct overlay *ov = w->fill->ov;
+	struct statx st;
+	char origin;
+	*look = false;
+	if (!format_get_identity(ov, w->upper->fd, name, ino, id))
+		return 0;
+	*id = (struct overlay_id){ .layer = ov->layers[0].number, .ino = ino };
+	if (identity_has_origins(ov->identity) && !statx_at(w->upper->fd, name, &st) && !S_ISREG(st.stx_mode)) {
+		uint64_t gen;
+		int rc = inode_generation(&ov->layers[0], w->upper->fd, name, &st, &gen);
+		if (rc || !identity_get_origin(ov->identity, st.stx_ino, gen, id))
+			return rc;
+	}
+	*look = format_getxattr(ov, w->upper->fd, name, "origin", &origin, 0) >= 0;
+	return 0;
+}
+
+static void put(struct walk *w, const struct overlay_id *id, const char *name)
+{
+	struct level *l = &w->levels[w->n - 1];
+	map_put_place(w->fill->map, id, &l->dir->id, name);
+	if (w->fill->wanted)
+		w->fill->wanted(w->fill->arg, id_fileid(id), l->dir, name);
+}
+
+static int visit(void *arg, const char *name, const struct layer *layer, uint64_t ino, bool may_be_dir)
+{
+	struct walk *w = arg;
+	struct overlay *ov = w->fill->ov;
+	struct overlay_id id = { .layer = layer->number, .ino = ino };
+	bool look = !layer->has_handles; /* d_ino may be anything there */
+	if (may_be_dir)
+		return keep_name(&w->levels[w->n - 1], name);
+	if (layer == ov->layers && ov->has_upper && w->upper && !look && upper_identity(w, name, ino, &id, &look))
+		return 0; /* gone since */
+	if (look)
+		return keep_name(&w->levels[w->n - 1], name); /* looked up when its turn comes, as directories are */
+	put(w, &id, name);
+	return 0;
+}
+
+/* Reads the directory of the topmost level. */
+static int read_directory(struct walk *w)
+{
+	struct overlay *ov = w->fill->ov;
+	struct object *dir = w->levels[w->n - 1].dir;
+	map_wait_for_room(w->fill->map);
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	w->upper = NULL;
+	int rc = dir->dead ? 0 : dir->upper ? place_pin(ov, dir->upper, FD_PATH, &w->upper) : 0;
+	if (!rc && !dir->dead)
+		rc = listing_walk(ov, dir, visit, w);
+	pthread_rwlock_unlock(&ov->rename_lock);
+	place_unpin(ov, w->upper);
+	return rc == -ENOENT ? 0 : rc;
+}
+
+/* Takes over dir's reference. */
+static int push(struct walk *w, struct object *dir, double share)
+{
+	if (w->n == w->room) {
+		size_t room = w->room ? w->room * 2 : 32;
+		struct level *more = realloc(w->levels, room * sizeof *more);
+		if (!more) {
+			overlay_put(w->fill->ov, dir);
+			return -ENOMEM;
+		}
+		w->levels = more;
+		w->room = room;
+	}
+	w->levels[w->n++] = (struct level){ .dir = dir, .share = share };
+	return read_directory(w);
+}
+
+static void pop(struct walk *w)
+{
+	struct level *l = &w->levels[--w->n];
+	if (!l->count)
+		w->done += l->share;
+	overlay_put(w->fill->ov, l->dir);
+	free(l->names);
+}
+
+static void tell_broken(struct walk *w, const char *name, int rc)
+{
+	if (w->fill->broken && rc != -ENOENT && rc != -ESTALE)
+		w->fill->broken(w->fill->arg, w->levels[w->n - 1].dir, name, rc);
+}
+
+/* The next kept name of the topmost level. */
+static int next(struct walk *w)
+{
+	struct level *l = &w->levels[w->n - 1];
+	const char *name = l->names + l->at;
+	double share = l->share / (double)l->count;
+	struct object *o;
+	l->at += strlen(name) + 1;
+	l->done++;
+	int rc = find_locked_name(w->fill->ov, l->dir, name, &o);
+	if (rc) {
+		tell_broken(w, name, rc);
+		w->done += share;
+		return rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE ? rc : 0;
+	}
+	put(w, &o->id, name);
+	if (o->type == S_IFDIR)
+		return push(w, o, share);
+	overlay_put(w->fill->ov, o);
+	w->done += share;
+	return 0;
+}
+
+int search_fill(const struct fill *fill)
+{
+	struct walk w = { .fill = fill };
+	int rc = push(&w, overlay_root(fill->ov), 1);
+	while (!rc && w.n) {
+		struct level *l = &w.levels[w.n - 1];
+		if (fill->progress && !fill->progress(fill->arg, w.done))
+			rc = -ECANCELED;
+		else if (l->done == l->count)
+			pop(&w);
+		else
+			rc = next(&w);
+	}
+	while (w.n)
+		pop(&w);
+	free(w.levels);
+	return rc;
+}
+
+/* ---- in the background ---- */
+struct search {
+	pthread_mutex_t lock; /* guards all but the atomic ones */
+	pthread_cond_t news; /* a search ended */
+	pthread_t thread;
+	bool running, has_thread;
+	atomic_bool stop;
+	unsigned waiting;
+	atomic_uint moves; /* directories that changed their parent */
+	size_t nwanted;
+	struct overlay_id wanted[WANTED]; /* looked out for, so that a map that can't be written stops nobody */
+	size_t nnew; /* the last of wanted, which came when the search was under way */
+	struct overlay_id gone[GONE]; /* not found by a whole search; by hash */
+};
+
+int search_create(struct search **out)
+{
+	struct search *s = calloc(1, sizeof *s);
+	if (!s)
+		return -ENOMEM;
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->news, NULL);
+	*out = s;
+	return 0;
+}
+
+void search_destroy(struct search *s)
+{
+	if (!s)
+		return;
+	atomic_store(&s->stop, true);
+	if (s->has_thread)
+		pthread_join(s->thread, NULL);
+	pthread_mutex_destroy(&s->lock);
+	pthread_cond_destroy(&s->news);
+	free(s);
+}
+
+void search_directory_moved(struct overlay *ov)
+{
+	atomic_fetch_add(&ov->search->moves, 1);
+}
+
+static struct overlay_id *gone_slot(struct search *s, const struct overlay_id *id)
+{
+	uint64_t h = (id_fileid(id) ^ id->gen) * 0x9e3779b97f4a7c15u;
+	return &s->gone[(h >> 32) % GONE];
+}
+
+static bool same_id(const struct overlay_id *a, const struct overlay_id *b)
+{
+	return a->ino == b->ino && a->gen == b->gen && a->layer == b->layer;
+}
+
+static bool go_on(void *arg, double fraction)
+{
+	struct overlay *ov = arg;
+	(void)fraction;
+	return !atomic_load(&ov->search->stop);
+}
+
+/* An entry that somebody waits for comes into the table. */
+static void meet(void *arg, uint64_t fileid, struct object *dir, const char *name)
+{
+	struct overlay *ov = arg;
+	struct search *s = ov->search;
+	struct object *o;
+	bool is_wanted = false;
+	pthread_mutex_lock(&s->lock);
+	for (size_t i = 0; i < s->nwanted && !is_wanted; i++)
+		is_wanted = id_fileid(&s->wanted[i]) == fileid;
+	pthread_mutex_unlock(&s->lock);
+	if (is_wanted && !find_locked_name(ov, dir, name, &o))
+		overlay_put(ov, o);
+}
+
+/* What a whole search did not find is gone; what came while it ran has seen a part of it only. */
+static bool sort_out(struct overlay *ov, bool whole)
+{
+	struct search *s = ov->search;
+	size_t kept = 0, old = s->nwanted - s->nnew;
+	for (size_t i = 0; i < s->nwanted; i++) {
+		struct object *o = table_find(ov, &s->wanted[i]);
+		if (!o && whole && i < old)
+			*gone_slot(s, &s->wanted[i]) = s->wanted[i];
+		else if (!o && i >= old)
+			s->wanted[kept++] = s->wanted[i];
+		overlay_put(ov, o);
+	}
+	s->nwanted = kept;
+	s->nnew = 0;
+	return kept > 0;
+}
+
+static void *search_run(void *arg)
+{
+	struct overlay *ov = arg;
+	struct search *s = ov->search;
+	struct fill fill = { .ov = ov, .map = ov->map, .progress = go_on, .wanted = meet, .arg = ov };
+	bool again = true;
+	setpriority(PRIO_PROCESS, (id_t)gettid(), 10); /* of this thread: requests come first */
+	for (int tries = 0; again && !atomic_load(&s->stop); tries++) {
+		unsigned moves = atomic_load(&s->moves);
+		map_fill_begin(ov->map);
+		int rc = search_fill(&fill);
+		bool whole = !rc && moves == atomic_load(&s->moves); /* a directory that moved may have been missed, with all below */
+		bool complete = whole && map_fill_end(ov->map);
+		if (rc && rc != -ECANCELED)
+			ov_log(ov, 4, "a search for old handles failed: %s; it is tried again when one comes", strerror(-rc));
+		pthread_mutex_lock(&s->lock);
+		again = sort_out(ov, whole) && !rc && !complete;
+		if (!whole && !rc && tries < TRIES)
+			again = true;
+		if (!again || atomic_load(&s->stop))
+			s->running = false;
+		pthread_cond_broadcast(&s->news);
+		pthread_mutex_unlock(&s->lock);
+	}
+	return NULL;
+}
+
+/* lock held */
+static int want(struct overlay *ov, const struct overlay_id *id)
+{
+	struct search *s = ov->search;
+	bool known = false;
+	for (size_t i = 0; i < s->nwanted && !known; i++)
+		known = same_id(&s->wanted[i], id);
+	if (!known && s->nwanted < WANTED) {
+		s->wanted[s->nwanted] = *id;
+		s->nwanted++;
+		s->nnew += s->running;
+	}
+	if (s->running)
+		return 0;
+	if (s->has_thread)
+		pthread_join(s->thread, NULL);
+	s->has_thread = !pthread_create(&s->thread, NULL, search_run, ov);
+	s->running = s->has_thread;
+	return s->has_thread ? 0 : -EAGAIN;
+}
+
+static void add_ms(struct timespec *t, long ms)
+{
+	t->tv_nsec += ms * 1000000;
+	t->tv_sec += t->tv_nsec / 1000000000;
+	t->tv_nsec %= 1000000000;
+}
+
+/* lock held, and let go while it is looked for. A search puts what it finds into the map as it goes: so a glance now and then. */
+static int wait_for(struct overlay *ov, const struct overlay_id *id, struct object **o)
+{
+	struct search *s = ov->search;
+	struct timespec until, glance;
+	int rc = -ENOENT;
+	clock_gettime(CLOCK_REALTIME, &glance);
+	until = glance;
+	add_ms(&until, PATIENCE_MS);
+	s->waiting++;
+	while (rc == -ENOENT && s->running && (glance.tv_sec < until.tv_sec || (glance.tv_sec == until.tv_sec && glance.tv_nsec < until.tv_nsec))) {
+		add_ms(&glance, GLANCE_MS);
+		pthread_cond_timedwait(&s->news, &s->lock, &glance);
+		pthread_mutex_unlock(&s->lock);
+		rc = find_object(ov, id, o);
+		pthread_mutex_lock(&s->lock);
+	}
+	s->waiting--;
+	return rc;
+}
+
+int search_object(struct overlay *ov, const struct overlay_id *id, struct object **o)
+{
+	struct search *s = ov->search;
+	if (map_is_complete(ov->map)) {
+		/* asked after the look into the map, which could have been complete only since: so once more */
+		int rc = find_object(ov, id, o);
+		return rc == -ENOENT ? -ESTALE : rc;
+	}
+	pthread_mutex_lock(&s->lock);
+	int rc = -ESTALE;
+	if (!same_id(gone_slot(s, id), id)) {
+		rc = want(ov, id);
+		if (!rc && s->waiting < MAX_WAITING) {
+			will_block(ov);
+			rc = wait_for(ov, id, o);
+		} else {
+			rc = -EAGAIN;
+		}
+		if (rc == -ENOENT)
+			rc = same_id(gone_slot(s, id), id) ? -ESTALE : -EAGAIN;
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (rc == -EAGAIN && map_is_complete(ov->map))
+		rc = find_object(ov, id, o) ?: 0;
+	return rc == -ENOENT ? -ESTALE : rc;
+}
