@@ -1,133 +1,150 @@
-/* identity.c: see identity.h. Everything is read into memory at start; each change is one record appended. */
+/* identity.c: see identity.h. */
 #include "identity.h"
 #include "layers.h"
+#include "map_file.h"
 
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sodium.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-static const char magic[8] = "ovnfsid1";
-enum { HEAD = 3, SUM = 8, MAX_DATA = 8192, ORIGIN_SIZE = 34, LAYER_SIZE = 41, MUCH_HISTORY = 1 << 16 };
-enum record { KEY = 'k', LAYER = 'l', ORIGIN = 'o', FORGET = 'f' };
-
-struct origin {
-	struct origin *next, *next_by_id;
-	uint64_t ino, gen; /* of the copy in the upper */
-	struct overlay_id id;
-};
+static const char file[] = "identity.mdb";
+enum { MAP_SIZE = 1 << 30, PATH_BYTES = 4096 };
 
 struct identity {
-	int dirfd, fd; /* fd < 0: nothing may be written */
-	pthread_mutex_t lock; /* guards all below */
-	uint64_t end; /* of the file */
-	uint64_t live; /* bytes of it that are not history */
-	size_t damage;
-	bool has_key;
-	uint8_t key[16];
+	MDB_env *env; /* NULL: opened for reading, and there is none */
+	MDB_dbi keys, layer_table, origins, copies;
+	bool writable, damaged;
+	atomic_size_t norigins;
+	/* read at start; changed only then too, by one thread */
 	struct layer_identity *layers; /* paths owned */
 	size_t nlayers;
-	struct origin **by_upper, **by_id;
-	size_t buckets, norigins;
 };
 
-/* ---- numbers in records ---- */
-static void put_number(uint8_t **p, uint64_t v, int bytes)
+/* ---- rows ---- */
+struct origin_row { /* key of origins: upper inode and generation. Key of copies: the origin. Each is the other's value; big-endian */
+	uint64_t a, b;
+	uint32_t layer;
+} __attribute__((packed));
+
+static struct origin_row upper_row(uint64_t ino, uint64_t gen)
 {
-	for (int i = bytes; i--; v >>= 8)
-		(*p)[i] = (uint8_t)v;
-	*p += bytes;
+	return (struct origin_row){ .a = htobe64(ino), .b = htobe64(gen) };
 }
 
-static uint64_t get_number(const uint8_t **p, int bytes)
+static struct origin_row id_row(const struct overlay_id *id)
 {
-	uint64_t v = 0;
-	while (bytes--)
-		v = v << 8 | *(*p)++;
-	return v;
+	return (struct origin_row){ .a = htobe64(id->ino), .b = htobe64(id->gen), .layer = htobe32(id->layer) };
 }
 
-/* ---- origins in memory ---- */
-static size_t mix(const struct identity *id, uint64_t a, uint64_t b)
+static struct overlay_id row_id(const struct origin_row *r)
 {
-	uint64_t h = (a ^ b >> 7) * 0x9e3779b97f4a7c15u;
-	return (h ^ h >> 32) & (id->buckets - 1);
+	return (struct overlay_id){ .layer = be32toh(r->layer), .ino = be64toh(r->a), .gen = be64toh(r->b) };
 }
 
-static void origin_link(struct identity *id, struct origin *o)
+struct layer_row { /* key of layers: the number; the path follows */
+	uint32_t age, kind;
+	uint8_t fs[16];
+	uint64_t ino, gen;
+} __attribute__((packed));
+
+static int code_errno(int code)
 {
-	struct origin **u = &id->by_upper[mix(id, o->ino, o->gen)], **i = &id->by_id[mix(id, o->id.ino, o->id.gen)];
-	o->next = *u;
-	*u = o;
-	o->next_by_id = *i;
-	*i = o;
+	return code == MDB_NOTFOUND ? -ENOENT : code == MDB_MAP_FULL ? -ENOSPC : code > 0 ? -code : code ? -EIO : 0;
 }
 
-static int origins_grow(struct identity *id)
+static int put(MDB_txn *txn, MDB_dbi table, const void *key, size_t key_len, const void *value, size_t len)
 {
-	size_t old = id->buckets;
-	struct origin **by_upper = id->by_upper, **upper = calloc(old * 2, sizeof *upper), **by_id = calloc(old * 2, sizeof *by_id);
-	if (!upper || !by_id) {
-		free(upper);
-		free(by_id);
-		return -ENOMEM;
+	MDB_val k = { key_len, (void *)(uintptr_t)key }, v = { len, (void *)(uintptr_t)value };
+	return mdb_put(txn, table, &k, &v, 0);
+}
+
+/* A row of just len bytes, copied out. -ENOENT. */
+static int get(struct identity *id, MDB_dbi table, const void *key, size_t key_len, void *value, size_t len)
+{
+	MDB_txn *txn;
+	MDB_val k = { key_len, (void *)(uintptr_t)key }, v;
+	int rc = id->env ? mdb_txn_begin(id->env, NULL, MDB_RDONLY, &txn) : MDB_NOTFOUND;
+	if (rc)
+		return code_errno(rc);
+	rc = mdb_get(txn, table, &k, &v);
+	if (!rc && v.mv_size != len)
+		rc = MDB_NOTFOUND;
+	if (!rc)
+		memcpy(value, v.mv_data, len);
+	mdb_txn_abort(txn);
+	return code_errno(rc);
+}
+
+static int begin(struct identity *id, MDB_txn **txn)
+{
+	return id->writable ? code_errno(mdb_txn_begin(id->env, NULL, 0, txn)) : -EROFS;
+}
+
+/* Durable on return. */
+static int end(MDB_txn *txn, int code)
+{
+	if (!code)
+		return code_errno(mdb_txn_commit(txn));
+	mdb_txn_abort(txn);
+	return code_errno(code);
+}
+
+/* ---- opening ---- */
+static int open_tables(struct identity *id)
+{
+	unsigned create = id->writable ? MDB_CREATE : 0;
+	MDB_txn *txn;
+	MDB_stat st;
+	int rc = mdb_txn_begin(id->env, NULL, id->writable ? 0 : MDB_RDONLY, &txn);
+	if (rc)
+		return rc;
+	rc = mdb_dbi_open(txn, "keys", create, &id->keys);
+	if (!rc)
+		rc = mdb_dbi_open(txn, "layers", create, &id->layer_table);
+	if (!rc)
+		rc = mdb_dbi_open(txn, "origins", create, &id->origins);
+	if (!rc)
+		rc = mdb_dbi_open(txn, "copies", create, &id->copies);
+	if (!rc)
+		rc = mdb_stat(txn, id->origins, &st);
+	if (rc) {
+		mdb_txn_abort(txn);
+		return rc;
 	}
-	free(id->by_id);
-	id->by_upper = upper;
-	id->by_id = by_id;
-	id->buckets = old * 2;
-	for (size_t i = 0; i < old; i++)
-		for (struct origin *o = by_upper[i], *next; o; o = next) {
-			next = o->next;
-			origin_link(id, o);
-		}
-	free(by_upper);
-	return 0;
+	atomic_store(&id->norigins, st.ms_entries);
+	return mdb_txn_commit(txn);
 }
 
-static struct origin *origin_find(struct identity *id, uint64_t ino, uint64_t gen)
+static int open_env(struct identity *id, int dirfd)
 {
-	struct origin *o = id->by_upper[mix(id, ino, gen)];
-	while (o && (o->ino != ino || o->gen != gen))
-		o = o->next;
-	return o;
-}
-
-static void origin_drop(struct identity *id, struct origin *o)
-{
-	struct origin **u = &id->by_upper[mix(id, o->ino, o->gen)], **i = &id->by_id[mix(id, o->id.ino, o->id.gen)];
-	while (*u != o)
-		u = &(*u)->next;
-	*u = o->next;
-	while (*i != o)
-		i = &(*i)->next_by_id;
-	*i = o->next_by_id;
-	id->norigins--;
-	free(o);
-}
-
-static int origin_keep(struct identity *id, uint64_t ino, uint64_t gen, const struct overlay_id *origin)
-{
-	struct origin *old = origin_find(id, ino, gen), *o = malloc(sizeof *o);
-	if (!o || (id->norigins >= id->buckets && origins_grow(id))) {
-		free(o);
-		return -ENOMEM;
+	char path[64];
+	if (!map_file_is_sound(dirfd, file))
+		return MDB_INVALID;
+	if (!id->writable && faccessat(dirfd, file, F_OK, 0))
+		return 0;
+	int rc = mdb_env_create(&id->env);
+	if (rc)
+		return rc;
+	mdb_env_set_maxdbs(id->env, 4);
+	mdb_env_set_maxreaders(id->env, 1024);
+	mdb_env_set_mapsize(id->env, MAP_SIZE);
+	snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dirfd, file);
+	rc = mdb_env_open(id->env, path, MDB_NOSUBDIR | MDB_NOTLS | (id->writable ? 0 : MDB_RDONLY | MDB_NOLOCK), 0600);
+	if (!rc)
+		rc = open_tables(id);
+	if (rc) {
+		mdb_env_close(id->env);
+		id->env = NULL;
 	}
-	if (old)
-		origin_drop(id, old);
-	*o = (struct origin){ .ino = ino, .gen = gen, .id = *origin };
-	origin_link(id, o);
-	id->norigins++;
-	return 0;
+	return rc;
 }
 
-/* ---- layers in memory ---- */
 static int layer_keep(struct identity *id, const struct layer_identity *l)
 {
 	char *path = strdup(l->path);
@@ -149,217 +166,67 @@ static int layer_keep(struct identity *id, const struct layer_identity *l)
 	return 0;
 }
 
-/* ---- records ---- */
-static size_t encode(uint8_t *out, enum record type, const uint8_t *data, size_t len)
+static int read_layer(struct identity *id, const MDB_val *k, const MDB_val *v)
 {
-	static const uint8_t fixed[crypto_shorthash_KEYBYTES] = "overnfsd record";
-	uint8_t *p = out;
-	put_number(&p, type, 1);
-	put_number(&p, len, 2);
-	memcpy(p, data, len);
-	crypto_shorthash(p + len, out, HEAD + len, fixed);
-	return HEAD + len + SUM;
+	struct layer_row row;
+	uint32_t number;
+	char path[PATH_BYTES];
+	size_t len = v->mv_size - sizeof row;
+	if (k->mv_size != sizeof number || v->mv_size < sizeof row || len >= sizeof path)
+		return 0; /* none of ours */
+	memcpy(&number, k->mv_data, sizeof number);
+	memcpy(&row, v->mv_data, sizeof row);
+	memcpy(path, (const char *)v->mv_data + sizeof row, len);
+	path[len] = 0;
+	struct layer_identity l = { .number = be32toh(number), .age = be32toh(row.age), .kind = be32toh(row.kind), .ino = be64toh(row.ino),
+				    .gen = be64toh(row.gen), .path = path };
+	memcpy(l.fs, row.fs, sizeof l.fs);
+	return layer_keep(id, &l);
 }
 
-static size_t encode_origin(uint8_t *out, const struct origin *o)
+/* Calls each for every row of the table until it returns other than 0. */
+static int each_row(struct identity *id, MDB_dbi table, int (*each)(void *arg, const MDB_val *k, const MDB_val *v), void *arg)
 {
-	uint8_t data[ORIGIN_SIZE], *p = data;
-	put_number(&p, o->ino, 8);
-	put_number(&p, o->gen, 8);
-	put_number(&p, o->id.layer, 2);
-	put_number(&p, o->id.ino, 8);
-	put_number(&p, o->id.gen, 8);
-	return encode(out, ORIGIN, data, sizeof data);
-}
-
-static size_t encode_layer(uint8_t *out, const struct layer_identity *l)
-{
-	uint8_t data[MAX_DATA], *p = data;
-	size_t len = strnlen(l->path, MAX_DATA - LAYER_SIZE);
-	put_number(&p, l->number, 4);
-	put_number(&p, l->age, 4);
-	put_number(&p, l->kind, 1);
-	memcpy(p, l->fs, 16);
-	p += 16;
-	put_number(&p, l->ino, 8);
-	put_number(&p, l->gen, 8);
-	memcpy(p, l->path, len);
-	return encode(out, LAYER, data, LAYER_SIZE + len);
-}
-
-/* What the record says, taken into memory. */
-static int learn(struct identity *id, enum record type, const uint8_t *data, size_t len)
-{
-	const uint8_t *p = data;
-	if (type == KEY && len == 16) {
-		memcpy(id->key, data, 16);
-		id->has_key = true;
-	} else if (type == ORIGIN && len == ORIGIN_SIZE) {
-		struct overlay_id origin;
-		uint64_t ino = get_number(&p, 8), gen = get_number(&p, 8);
-		origin.layer = (uint32_t)get_number(&p, 2);
-		origin.ino = get_number(&p, 8);
-		origin.gen = get_number(&p, 8);
-		return origin_keep(id, ino, gen, &origin);
-	} else if (type == FORGET && len == 16) {
-		uint64_t ino = get_number(&p, 8), gen = get_number(&p, 8);
-		struct origin *o = origin_find(id, ino, gen);
-		if (o)
-			origin_drop(id, o);
-	} else if (type == LAYER && len > LAYER_SIZE) {
-		char path[MAX_DATA];
-		struct layer_identity l = { .number = (uint32_t)get_number(&p, 4), .age = (uint32_t)get_number(&p, 4), .path = path };
-		l.kind = (enum fs_kind)get_number(&p, 1);
-		memcpy(l.fs, p, 16);
-		p += 16;
-		l.ino = get_number(&p, 8);
-		l.gen = get_number(&p, 8);
-		memcpy(path, p, len - LAYER_SIZE);
-		path[len - LAYER_SIZE] = 0;
-		return layer_keep(id, &l);
+	MDB_txn *txn;
+	MDB_cursor *cursor;
+	MDB_val k, v;
+	int rc = id->env ? mdb_txn_begin(id->env, NULL, MDB_RDONLY, &txn) : 0, stop = 0;
+	if (rc || !id->env)
+		return code_errno(rc);
+	rc = mdb_cursor_open(txn, table, &cursor);
+	if (!rc) {
+		while (!stop && !(rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)))
+			stop = each(arg, &k, &v);
+		mdb_cursor_close(cursor);
 	}
-	return 0; /* a type that a later version knows is not damage */
+	mdb_txn_abort(txn);
+	return stop ? stop : rc == MDB_NOTFOUND ? 0 : code_errno(rc);
 }
 
-/* The length of the record at p, or 0: none stands here whole. */
-static size_t record_at(const uint8_t *p, size_t left)
+static int layer_row_read(void *arg, const MDB_val *k, const MDB_val *v)
 {
-	uint8_t again[HEAD + MAX_DATA + SUM];
-	const uint8_t *at = p + 1;
-	if (left < HEAD + SUM)
-		return 0;
-	size_t len = get_number(&at, 2);
-	if (len > MAX_DATA || HEAD + len + SUM > left)
-		return 0;
-	encode(again, p[0], at, len);
-	return memcmp(again + HEAD + len, at + len, SUM) ? 0 : HEAD + len + SUM;
-}
-
-/* *good: the end of the last whole record. */
-static int read_records(struct identity *id, const uint8_t *buf, size_t size, size_t *good)
-{
-	size_t at = size >= sizeof magic && !memcmp(buf, magic, sizeof magic) ? sizeof magic : 0;
-	int rc = 0;
-	while (!rc && at < size) {
-		size_t len = record_at(buf + at, size - at);
-		if (len)
-			rc = learn(id, buf[at], buf + at + HEAD, len - HEAD - SUM);
-		else
-			id->damage++;
-		at += len ? len : 1;
-		*good = len ? at : *good;
-	}
-	return rc;
-}
-
-static uint64_t live_size(const struct identity *id)
-{
-	uint64_t size = sizeof magic + HEAD + SUM + 16 + id->norigins * (HEAD + SUM + ORIGIN_SIZE);
-	for (size_t i = 0; i < id->nlayers; i++)
-		size += HEAD + SUM + LAYER_SIZE + strlen(id->layers[i].path);
-	return size;
-}
-
-static int read_file(int dirfd, uint8_t **buf, size_t *size)
-{
-	struct stat st;
-	int fd = openat(dirfd, "identity", O_RDONLY | O_CLOEXEC), rc = 0;
-	*size = 0;
-	*buf = NULL;
-	if (fd < 0)
-		return errno == ENOENT ? 0 : -errno;
-	if (fstat(fd, &st) || !(*buf = malloc((size_t)st.st_size + 1)))
-		rc = errno ? -errno : -ENOMEM;
-	while (!rc && *size < (size_t)st.st_size) {
-		ssize_t n = read(fd, *buf + *size, (size_t)st.st_size - *size);
-		if (n <= 0)
-			rc = n ? -errno : -EIO;
-		else
-			*size += (size_t)n;
-	}
-	close(fd);
-	return rc;
-}
-
-static bool put_file(FILE *f, const uint8_t *buf, size_t len)
-{
-	return fwrite(buf, 1, len, f) == len;
-}
-
-/* The file anew, without history; shows by a rename. */
-static int rewrite(struct identity *id)
-{
-	uint8_t buf[HEAD + MAX_DATA + SUM];
-	int fd = openat(id->dirfd, "identity.new", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	FILE *f = fd < 0 ? NULL : fdopen(dup(fd), "w");
-	bool ok = f && put_file(f, (const uint8_t *)magic, sizeof magic);
-	if (ok && id->has_key)
-		ok = put_file(f, buf, encode(buf, KEY, id->key, 16));
-	for (size_t i = 0; ok && i < id->nlayers; i++)
-		ok = put_file(f, buf, encode_layer(buf, &id->layers[i]));
-	for (size_t i = 0; ok && i < id->buckets; i++)
-		for (struct origin *o = id->by_upper[i]; ok && o; o = o->next)
-			ok = put_file(f, buf, encode_origin(buf, o));
-	long size = f ? ftell(f) : -1;
-	if (f && fclose(f))
-		ok = false;
-	if (!ok || size < 0 || fdatasync(fd) || renameat(id->dirfd, "identity.new", id->dirfd, "identity") || fsync(id->dirfd)) {
-		int rc = errno ? -errno : -EIO;
-		if (fd >= 0)
-			close(fd);
-		unlinkat(id->dirfd, "identity.new", 0);
-		return rc;
-	}
-	if (id->fd >= 0)
-		close(id->fd);
-	id->fd = fd;
-	id->end = (uint64_t)size;
-	return 0;
-}
-
-static void set_aside(int dirfd, const uint8_t *buf, size_t size, void (*log)(int, const char *, ...))
-{
-	char name[32];
-	int fd = -1;
-	for (int n = 1; fd < 0 && n < 1000; n++) {
-		snprintf(name, sizeof name, "identity.bad-%d", n);
-		fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	}
-	if (fd >= 0) {
-		(void)!write(fd, buf, size);
-		close(fd);
-	}
-	if (log)
-		log(4, "the file of identities was damaged: set aside as %s; what could be read of it is kept", name);
+	return read_layer(arg, k, v);
 }
 
 int identity_open(int dirfd, bool writable, void (*log)(int level, const char *fmt, ...), struct identity **out)
 {
 	struct identity *id = calloc(1, sizeof *id);
-	uint8_t *buf = NULL;
-	size_t size = 0, good = 0;
 	if (!id)
 		return -ENOMEM;
-	pthread_mutex_init(&id->lock, NULL);
-	id->dirfd = dirfd;
-	id->fd = -1;
-	id->buckets = 1024;
-	id->by_upper = calloc(id->buckets, sizeof(struct origin *));
-	id->by_id = calloc(id->buckets, sizeof(struct origin *));
-	int rc = id->by_upper && id->by_id ? read_file(dirfd, &buf, &size) : -ENOMEM;
-	if (!rc)
-		rc = read_records(id, buf, size, &good);
-	bool torn = id->has_key && id->damage == size - good; /* by a crash, while the last one was written */
-	if (!rc && id->damage && writable && !torn)
-		set_aside(dirfd, buf, size, log);
-	if (!rc && writable && (!size || id->damage || (size > MUCH_HISTORY && size > 2 * live_size(id)))) {
-		rc = rewrite(id);
-	} else if (!rc && writable) {
-		id->fd = openat(dirfd, "identity", O_RDWR | O_CLOEXEC);
-		id->end = size;
-		rc = id->fd < 0 ? -errno : 0;
+	id->writable = writable;
+	int rc = open_env(id, dirfd);
+	if (map_file_is_damage(rc) || rc == MDB_NOTFOUND) { /* the latter: an LMDB file, but without our tables */
+		id->damaged = true;
+		rc = 0;
+		if (writable) {
+			char bad[64];
+			map_file_set_aside(dirfd, file, bad);
+			if (log)
+				log(4, "the file of identities was damaged: set aside as overnfsd/%s, a new one is made", bad);
+			rc = open_env(id, dirfd);
+		}
 	}
-	free(buf);
+	rc = rc ? code_errno(rc) : each_row(id, id->layer_table, layer_row_read, id);
 	if (rc)
 		identity_close(id);
 	else
@@ -369,62 +236,33 @@ int identity_open(int dirfd, bool writable, void (*log)(int level, const char *f
 
 void identity_close(struct identity *id)
 {
-	for (size_t i = 0; id->by_upper && i < id->buckets; i++)
-		for (struct origin *o = id->by_upper[i], *next; o; o = next) {
-			next = o->next;
-			free(o);
-		}
+	if (id->env)
+		mdb_env_close(id->env);
 	for (size_t i = 0; i < id->nlayers; i++)
 		free((char *)id->layers[i].path);
-	if (id->fd >= 0)
-		close(id->fd);
-	pthread_mutex_destroy(&id->lock);
 	free(id->layers);
-	free(id->by_upper);
-	free(id->by_id);
 	free(id);
 }
 
-size_t identity_damage(const struct identity *id)
+bool identity_is_damaged(const struct identity *id)
 {
-	return id->damage;
+	return id->damaged;
 }
 
-/* lock held. On failure the file is as it was. */
-static int append(struct identity *id, const uint8_t *record, size_t len, bool durable)
-{
-	if (id->fd < 0)
-		return -EROFS;
-	ssize_t n = pwrite(id->fd, record, len, (off_t)id->end);
-	int rc = n == (ssize_t)len ? 0 : n < 0 ? -errno : -ENOSPC;
-	if (!rc && durable && fdatasync(id->fd))
-		rc = -errno;
-	if (rc)
-		(void)!ftruncate(id->fd, (off_t)id->end);
-	else
-		id->end += len;
-	return rc;
-}
-
+/* ---- the key ---- */
 bool identity_key(struct identity *id, uint8_t key[16])
 {
-	if (id->has_key)
-		memcpy(key, id->key, 16);
-	return id->has_key;
+	return !get(id, id->keys, "handles", 7, key, 16);
 }
 
 int identity_set_key(struct identity *id, const uint8_t key[16])
 {
-	uint8_t buf[HEAD + 16 + SUM];
-	pthread_mutex_lock(&id->lock);
-	int rc = append(id, buf, encode(buf, KEY, key, 16), true);
-	if (!rc)
-		memcpy(id->key, key, 16);
-	id->has_key |= !rc;
-	pthread_mutex_unlock(&id->lock);
-	return rc;
+	MDB_txn *txn;
+	int rc = begin(id, &txn);
+	return rc ? rc : end(txn, put(txn, id->keys, "handles", 7, key, 16));
 }
 
+/* ---- layers ---- */
 const struct layer_identity *identity_layers(struct identity *id, size_t *n)
 {
 	*n = id->nlayers;
@@ -433,86 +271,92 @@ const struct layer_identity *identity_layers(struct identity *id, size_t *n)
 
 int identity_put_layer(struct identity *id, const struct layer_identity *l)
 {
-	uint8_t buf[HEAD + MAX_DATA + SUM];
-	pthread_mutex_lock(&id->lock);
-	int rc = append(id, buf, encode_layer(buf, l), true);
+	struct {
+		struct layer_row row;
+		char path[PATH_BYTES];
+	} value = { .row = { .age = htobe32(l->age), .kind = htobe32((uint32_t)l->kind), .ino = htobe64(l->ino), .gen = htobe64(l->gen) } };
+	uint32_t number = htobe32(l->number);
+	size_t len = strnlen(l->path, PATH_BYTES - 1);
+	memcpy(value.row.fs, l->fs, sizeof l->fs);
+	memcpy(value.path, l->path, len);
+	MDB_txn *txn;
+	int rc = begin(id, &txn);
 	if (!rc)
-		rc = layer_keep(id, l);
-	pthread_mutex_unlock(&id->lock);
-	return rc;
+		rc = end(txn, put(txn, id->layer_table, &number, sizeof number, &value, sizeof value.row + len));
+	return rc ? rc : layer_keep(id, l);
 }
 
+/* ---- origins ---- */
 int identity_put_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const struct overlay_id *origin)
 {
-	struct origin o = { .ino = upper_ino, .gen = upper_gen, .id = *origin };
-	uint8_t buf[HEAD + ORIGIN_SIZE + SUM];
-	pthread_mutex_lock(&id->lock);
-	int rc = append(id, buf, encode_origin(buf, &o), true);
+	struct origin_row upper = upper_row(upper_ino, upper_gen), below = id_row(origin);
+	MDB_txn *txn;
+	int rc = begin(id, &txn);
+	if (rc)
+		return rc;
+	int code = put(txn, id->origins, &upper, sizeof upper, &below, sizeof below);
+	if (!code)
+		code = put(txn, id->copies, &below, sizeof below, &upper, sizeof upper);
+	rc = end(txn, code);
 	if (!rc)
-		rc = origin_keep(id, upper_ino, upper_gen, origin);
-	pthread_mutex_unlock(&id->lock);
+		atomic_fetch_add(&id->norigins, 1);
 	return rc;
 }
 
 int identity_get_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, struct overlay_id *origin)
 {
-	if (!id)
+	struct origin_row upper = upper_row(upper_ino, upper_gen), below;
+	if (!id || !atomic_load(&id->norigins))
 		return -ENOENT;
-	pthread_mutex_lock(&id->lock);
-	const struct origin *o = id->norigins ? origin_find(id, upper_ino, upper_gen) : NULL;
-	if (o)
-		*origin = o->id;
-	pthread_mutex_unlock(&id->lock);
-	return o ? 0 : -ENOENT;
-}
-
-static struct origin *origin_of(struct identity *id, const struct overlay_id *origin)
-{
-	struct origin *o = id->by_id[mix(id, origin->ino, origin->gen)];
-	while (o && (o->id.ino != origin->ino || o->id.gen != origin->gen || o->id.layer != origin->layer))
-		o = o->next_by_id;
-	return o;
+	int rc = get(id, id->origins, &upper, sizeof upper, &below, sizeof below);
+	if (!rc)
+		*origin = row_id(&below);
+	return rc;
 }
 
 bool identity_has_origins(struct identity *id)
 {
-	if (!id)
-		return false;
-	pthread_mutex_lock(&id->lock);
-	bool has = id->norigins;
-	pthread_mutex_unlock(&id->lock);
-	return has;
+	return id && atomic_load(&id->norigins);
 }
 
 uint64_t identity_copy_of(struct identity *id, const struct overlay_id *origin)
 {
-	pthread_mutex_lock(&id->lock);
-	const struct origin *o = origin_of(id, origin);
-	uint64_t ino = o ? o->ino : 0;
-	pthread_mutex_unlock(&id->lock);
-	return ino;
+	struct origin_row below = id_row(origin), upper;
+	return get(id, id->copies, &below, sizeof below, &upper, sizeof upper) ? 0 : be64toh(upper.a);
 }
 
 void identity_forget(struct identity *id, const struct overlay_id *origin)
 {
-	uint8_t data[16], *p = data, buf[HEAD + 16 + SUM];
-	pthread_mutex_lock(&id->lock);
-	struct origin *o = id->norigins ? origin_of(id, origin) : NULL;
-	if (o) {
-		put_number(&p, o->ino, 8);
-		put_number(&p, o->gen, 8);
-		append(id, buf, encode(buf, FORGET, data, 16), false); /* where it fails, the record names an inode that is no more: harmless */
-		origin_drop(id, o);
-	}
-	pthread_mutex_unlock(&id->lock);
+	struct origin_row below = id_row(origin), upper;
+	MDB_txn *txn;
+	if (!atomic_load(&id->norigins) || get(id, id->copies, &below, sizeof below, &upper, sizeof upper) || begin(id, &txn))
+		return; /* where it fails, the row names an inode that is no more: harmless */
+	MDB_val k = { sizeof below, &below }, u = { sizeof upper, &upper };
+	int code = mdb_del(txn, id->copies, &k, NULL);
+	if (!code)
+		code = mdb_del(txn, id->origins, &u, NULL);
+	end(txn, code);
+}
+
+struct origins_scan {
+	bool (*each)(void *arg, uint64_t upper_ino, uint64_t upper_gen, const struct overlay_id *origin);
+	void *arg;
+};
+
+static int origin_row_read(void *arg, const MDB_val *k, const MDB_val *v)
+{
+	struct origins_scan *s = arg;
+	struct origin_row upper, below;
+	if (k->mv_size != sizeof upper || v->mv_size != sizeof below)
+		return 0;
+	memcpy(&upper, k->mv_data, sizeof upper);
+	memcpy(&below, v->mv_data, sizeof below);
+	struct overlay_id id = row_id(&below);
+	return s->each(s->arg, be64toh(upper.a), be64toh(upper.b), &id) ? 0 : -ECANCELED;
 }
 
 void identity_each_origin(struct identity *id, bool (*each)(void *arg, uint64_t upper_ino, uint64_t upper_gen, const struct overlay_id *origin), void *arg)
 {
-	bool more = true;
-	pthread_mutex_lock(&id->lock);
-	for (size_t i = 0; more && i < id->buckets; i++)
-		for (struct origin *o = id->by_upper[i]; more && o; o = o->next)
-			more = each(arg, o->ino, o->gen, &o->id);
-	pthread_mutex_unlock(&id->lock);
+	struct origins_scan s = { each, arg };
+	each_row(id, id->origins, origin_row_read, &s);
 }

@@ -2,9 +2,9 @@
  * identity.h: what can be found nowhere else, in one small file beside the map: the key of the handles, the layers' numbers, and the
  * identity of copied-up objects that can hold no xattr. The map (map.h) is a cache: with this file kept, it may be lost at any time.
  *
- * The file (<work>/overnfsd/identity) is a log: "ovnfsid1", then records, each {type (1), length of data (2), data, checksum (8)}, numbers
- * big-endian. A record that a power cut tore is skipped by its checksum; what it said was not promised yet. Rewritten, by a rename, where
- * most of it is history. Every function may be called from any thread.
+ * The file (<work>/overnfsd/identity.mdb) is LMDB's: tables "keys", "layers" (by number), "origins" (by upper inode) and "copies" (by origin),
+ * numbers big-endian. Written rarely, and durably before the call returns; so not in the map's file, whose commits are many and lazy.
+ * Every function may be called from any thread.
  */
 #ifndef OVERNFSD_IDENTITY_H
 #define OVERNFSD_IDENTITY_H
@@ -14,10 +14,11 @@
 struct identity;
 
 /* Opens or makes the file in dirfd, which stays open with the caller. With writable false nothing is changed, not even a missing file made.
- * damaged: bytes that belong to no record; what can be read is kept, and the file as it was is set aside as identity.bad-N, with one log line. */
+ * A damaged or foreign one is set aside as identity.mdb.bad-N and a new one made, with one log line; the key has a second home (state.c), layers get
+ * the same numbers anew. */
 int identity_open(int dirfd, bool writable, void (*log)(int level, const char *fmt, ...), struct identity **out);
 void identity_close(struct identity *id);
-size_t identity_damage(const struct identity *id); /* bytes that belonged to no record at the time of opening */
+bool identity_is_damaged(const struct identity *id); /* was it, at the time of opening? */
 
 bool identity_key(struct identity *id, uint8_t key[16]); /* false: none is kept yet */
 int identity_set_key(struct identity *id, const uint8_t key[16]); /* durable on return */
@@ -47,7 +48,7 @@ int identity_get_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_
 /* The upper inode that is origin's copy, or 0. */
 uint64_t identity_copy_of(struct identity *id, const struct overlay_id *origin);
 bool identity_has_origins(struct identity *id);
-void identity_forget(struct identity *id, const struct overlay_id *origin); /* the copy was removed; need not be durable */
+void identity_forget(struct identity *id, const struct overlay_id *origin); /* the copy was removed */
 /* Calls each for every origin until it returns false; no other call may be made from within. */
 void identity_each_origin(struct identity *id, bool (*each)(void *arg, uint64_t upper_ino, uint64_t upper_gen, const struct overlay_id *origin), void *arg);
 

@@ -141,6 +141,14 @@ static int commit_batch(struct map *map, struct pending **batch, size_t n)
 	return mdb_txn_commit(txn);
 }
 
+static void set_aside(int dirfd, map_log *log)
+{
+	char bad[64];
+	map_file_set_aside(dirfd, "map.mdb", bad);
+	if (log)
+		log(4, "the handle map was damaged or foreign: set aside as overnfsd/%s, a new one is made; no handle is lost", bad);
+}
+
 /* The file proved damaged while in use. */
 static void replace_file(struct map *map)
 {
@@ -148,7 +156,7 @@ static void replace_file(struct map *map)
 	if (map->env)
 		mdb_env_close(map->env);
 	map->env = NULL;
-	map_file_set_aside(map->dirfd, map->log);
+	set_aside(map->dirfd, map->log);
 	map_file_open(map->dirfd, &map->env, &map->places);
 	pthread_rwlock_unlock(&map->env_lock);
 }
@@ -274,7 +282,7 @@ static int map_start(int dirfd, map_log *log, struct map **out)
 	map->log = log;
 	int rc = dirfd < 0 ? map_file_open_private(&map->env, &map->places) : map_file_open(dirfd, &map->env, &map->places);
 	if (map_file_is_damage(rc) && dirfd >= 0) {
-		map_file_set_aside(dirfd, log);
+		set_aside(dirfd, log);
 		rc = map_file_open(dirfd, &map->env, &map->places);
 	}
 	if (!rc)

@@ -11,8 +11,8 @@
 
 enum { SMALL = 256 /* pages: not worth shrinking */ };
 
-/* LMDB maps the file: a truncated one would end the process by SIGBUS, so the two meta pages are read first. */
-static bool is_sound(int dirfd)
+/* By its two meta pages. */
+bool map_file_is_sound(int dirfd, const char *name)
 {
 	struct meta {
 		uint32_t magic, version;
@@ -21,7 +21,7 @@ static bool is_sound(int dirfd)
 		uint64_t last_page, txnid;
 	} m[2];
 	struct stat st;
-	int fd = openat(dirfd, "map.mdb", O_RDONLY | O_CLOEXEC);
+	int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT;
 	bool sound = !fstat(fd, &st) && st.st_size == 0;
@@ -66,7 +66,7 @@ int map_file_open(int dirfd, MDB_env **env, MDB_dbi *places)
 	char path[64];
 	snprintf(path, sizeof path, "/proc/self/fd/%d/map.mdb", dirfd);
 	*env = NULL;
-	return is_sound(dirfd) ? open_env(path, 0, env, places) : MDB_INVALID;
+	return map_file_is_sound(dirfd, "map.mdb") ? open_env(path, 0, env, places) : MDB_INVALID;
 }
 
 int map_file_open_private(MDB_env **env, MDB_dbi *places)
@@ -92,18 +92,17 @@ bool map_file_is_damage(int code)
 	       code == MDB_PANIC;
 }
 
-void map_file_set_aside(int dirfd, map_log *log)
+void map_file_set_aside(int dirfd, const char *name, char bad[64])
 {
-	char name[32];
+	char lock[64];
 	struct stat st;
 	int n = 1;
 	do
-		snprintf(name, sizeof name, "map.mdb.bad-%d", n++);
-	while (!fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) && n < 1000);
-	renameat(dirfd, "map.mdb", dirfd, name);
-	unlinkat(dirfd, "map.mdb-lock", 0);
-	if (log)
-		log(4, "the handle map was damaged or foreign: set aside as overnfsd/%s, a new one is made; no handle is lost", name);
+		snprintf(bad, 64, "%s.bad-%d", name, n++);
+	while (!fstatat(dirfd, bad, &st, AT_SYMLINK_NOFOLLOW) && n < 1000);
+	renameat(dirfd, name, dirfd, bad);
+	snprintf(lock, sizeof lock, "%s-lock", name);
+	unlinkat(dirfd, lock, 0);
 }
 
 void map_file_shrink(int dirfd, MDB_env *env, MDB_dbi places)

@@ -1,4 +1,4 @@
-/* map_file.h: the map's file: is it whole, where does it stand. Between map.c and map_file.c. */
+/* map_file.h: the map's file: is it whole, where does it stand. What it knows of LMDB's files serves identity.c too. */
 #ifndef OVERNFSD_MAP_FILE_H
 #define OVERNFSD_MAP_FILE_H
 
@@ -9,7 +9,8 @@
 int map_file_open(int dirfd, MDB_env **env, MDB_dbi *places); /* LMDB's code; a damaged file is MDB_INVALID or the like */
 int map_file_open_private(MDB_env **env, MDB_dbi *places); /* a nameless file in $TMPDIR */
 bool map_file_is_damage(int code); /* does LMDB's code say that the file is not what it should be? */
-void map_file_set_aside(int dirfd, map_log *log);
+bool map_file_is_sound(int dirfd, const char *name); /* whole, or not there; LMDB itself would end the process by SIGBUS over a truncated one */
+void map_file_set_aside(int dirfd, const char *name, char bad[64]); /* as NAME.bad-N, which goes to bad */
 void map_file_shrink(int dirfd, MDB_env *env, MDB_dbi places); /* writes it anew where more than half of it is free; the env is to be closed then */
 
 #endif

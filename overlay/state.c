@@ -71,7 +71,7 @@ static int kept_key(struct overlay *ov, uint8_t key[16])
 		return 0;
 	int rc = first ? 0 : identity_set_key(ov->identity, key);
 	if (!rc && lsetxattr(path, name, key, 16, 0))
-		ov_log(ov, 7, "the key of the handles is kept in <work>/overnfsd/identity alone: %s", strerror(errno));
+		ov_log(ov, 7, "the key of the handles is kept in <work>/overnfsd/identity.mdb alone: %s", strerror(errno));
 	return rc;
 }
 
