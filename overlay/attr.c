@@ -104,6 +104,15 @@ void attr_forget(struct object *o)
 	pthread_mutex_unlock(&o->lock);
 }
 
+void attr_keep(struct overlay *ov, struct object *o, const struct statx *st)
+{
+	pthread_mutex_lock(&o->lock);
+	attr_fill(ov, o, st, &o->attr);
+	o->attr_valid = true;
+	o->attr_stamp = now_ns();
+	pthread_mutex_unlock(&o->lock);
+}
+
 int overlay_getattr(struct overlay *ov, struct object *o, struct overlay_attr *attr)
 {
 	pthread_rwlock_rdlock(&ov->rename_lock);

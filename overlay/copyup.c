@@ -219,9 +219,7 @@ static int install(struct overlay *ov, struct object *o, const char *temp, uint6
 	if (!rc) {
 		struct timespec t[2];
 		to_timespec(t, &before);
-		char impure;
-		if (format_getxattr(ov, dir->fd, "", "impure", &impure, 1) < 0)
-			format_setxattr(ov, dir->fd, "", "impure", "y", 1);
+		mark_impure(ov, parent, dir->fd);
 		char path[64];
 		snprintf(path, sizeof path, "/proc/self/fd/%d/.", dir->fd);
 		utimensat(AT_FDCWD, path, t, 0); /* the parents' times do not move */

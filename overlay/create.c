@@ -1,4 +1,5 @@
-/* create.c: new names: files, directories, symlinks, devices, hard links. Made in the work directory, then moved over nothing or over a whiteout. */
+/* create.c: new names: files, directories, symlinks, devices, hard links. Made in place by one system call where one is enough, else in the work
+ * directory and then moved over nothing or over a whiteout. */
 #include "internal.h"
 
 #include <fcntl.h>
@@ -6,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -29,62 +31,112 @@ static mode_t mode_to_make(const struct overlay_cred *cred, const struct overlay
 	return mode;
 }
 
-static int make_bare(struct overlay *ov, const struct making *m, const char *temp)
+/* What the new inode is to be. */
+struct owner {
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+	bool by_directory; /* a set-gid directory gives the group */
+};
+
+static struct owner owner_of(const struct overlay_cred *cred, const struct overlay_attr *dir, const struct making *m)
 {
-	int rc, fd;
-	if (m->type == S_IFDIR)
-		rc = mkdirat(ov->work_fd, temp, 0700);
-	else if (m->type == S_IFLNK && m->target)
-		rc = symlinkat(m->target, ov->work_fd, temp);
-	else if (m->type == S_IFREG)
-		rc = (fd = openat(ov->work_fd, temp, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600)) < 0 ? -1 : close(fd);
-	else
-		rc = mknodat(ov->work_fd, temp, m->type | 0600, m->rdev);
-	return rc ? -errno : 0;
+	struct owner w = { .mode = mode_to_make(cred, dir, m), .uid = cred->uid, .gid = dir->mode & S_ISGID ? dir->gid : cred->gid, .by_directory = dir->mode & S_ISGID };
+	if (m->set && m->set->set_uid && (!cred->uid || m->set->uid == cred->uid))
+		w.uid = m->set->uid;
+	if (m->set && m->set->set_gid && (!cred->uid || in_group(cred, m->set->gid))) {
+		w.by_directory &= w.gid == m->set->gid;
+		w.gid = m->set->gid;
+	}
+	return w;
 }
 
-static int set_size_and_times(struct overlay *ov, const struct making *m, const char *temp)
+/* The kernel makes files for the thread's file system user. False: there is nothing to change. */
+static bool act_as(struct overlay *ov, uid_t uid, gid_t gid)
 {
-	struct timespec t[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_OMIT } };
+	if (!ov->privileged || (uid == 0 && gid == getegid()))
+		return false;
+	syscall(SYS_setfsgid, gid); /* of this thread alone; glibc's do the same but are deprecated for it */
+	syscall(SYS_setfsuid, uid);
+	return true;
+}
+
+static void act_as_self(void)
+{
+	syscall(SYS_setfsuid, geteuid());
+	syscall(SYS_setfsgid, getegid());
+}
+
+/* Can one system call make it with all that it shall have? */
+static bool is_simple(struct overlay *ov, const struct making *m, const struct owner *w, const struct overlay_attr *dir, const struct found *f)
+{
+	const struct overlay_setattr *set = m->set;
+	if (!ov->layers[0].has_handles || f->upper_whiteout || (m->type == S_IFDIR && f->name_below) || m->verf)
+		return false;
+	if (set && ((set->set_size && set->size) || set->set_atime == TIME_CLIENT || set->set_mtime == TIME_CLIENT))
+		return false;
+	if (dir->mode & S_ISGID && !w->by_directory)
+		return false;
+	return m->type == S_IFDIR || !(w->mode & (S_ISUID | S_ISGID)); /* a directory has the latter from its parent */
+}
+
+/* Makes it where it belongs. *fd: of a regular file, open for reading and writing; else -1. */
+static int make_in_place(struct overlay *ov, const struct making *m, const struct owner *w, int dirfd, const char *name, int *fd)
+{
+	bool acting = act_as(ov, w->uid, w->gid);
+	int rc;
+	*fd = -1;
+	if (m->type == S_IFDIR)
+		rc = mkdirat(dirfd, name, w->mode);
+	else if (m->type == S_IFLNK)
+		rc = symlinkat(m->target, dirfd, name);
+	else if (m->type == S_IFREG)
+		rc = *fd = openat(dirfd, name, O_CREAT | O_EXCL | O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, w->mode);
+	else
+		rc = mknodat(dirfd, name, m->type | w->mode, m->rdev);
+	rc = rc < 0 ? -errno : 0;
+	if (acting)
+		act_as_self();
+	return rc;
+}
+
+static void times_to_make(const struct making *m, struct timespec t[2])
+{
+	t[0] = t[1] = (struct timespec){ .tv_nsec = UTIME_OMIT };
 	if (m->verf) { /* as Linux nfsd: the verifier in atime and mtime, 31 bits each way so that any file system holds it */
 		uint32_t v[2];
 		memcpy(v, m->verf, 8);
 		t[0] = (struct timespec){ .tv_sec = v[0] & 0x7fffffff };
 		t[1] = (struct timespec){ .tv_sec = v[1] & 0x7fffffff };
-		return utimensat(ov->work_fd, temp, t, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
+	} else if (m->set) {
+		if (m->set->set_atime == TIME_CLIENT)
+			t[0] = m->set->atime;
+		if (m->set->set_mtime == TIME_CLIENT)
+			t[1] = m->set->mtime;
 	}
-	if (!m->set)
-		return 0;
-	if (m->set->set_atime == TIME_CLIENT)
-		t[0] = m->set->atime;
-	if (m->set->set_mtime == TIME_CLIENT)
-		t[1] = m->set->mtime;
-	char path[64];
-	snprintf(path, sizeof path, "/proc/self/fd/%d/%s", ov->work_fd, temp);
-	if (m->type == S_IFREG && m->set->set_size && truncate(path, (off_t)m->set->size))
-		return -errno;
-	return (m->set->set_atime || m->set->set_mtime) && utimensat(ov->work_fd, temp, t, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
 }
 
-/* parent_fd: of the directory that it is for */
-static int make_temp(struct overlay *ov, const struct overlay_cred *cred, const struct overlay_attr *dir, int parent_fd, const struct making *m,
-		     const char *temp)
+/* Makes it in the work directory, to be moved. parent_fd: of the directory that it is for. *fd as for make_in_place. */
+static int make_temp(struct overlay *ov, const struct making *m, const struct owner *w, int parent_fd, const char *temp, int *fd)
 {
-	mode_t mode = mode_to_make(cred, dir, m);
-	gid_t gid = dir->mode & S_ISGID ? dir->gid : cred->gid;
-	uid_t uid = cred->uid;
-	if (m->set && m->set->set_uid && (!cred->uid || m->set->uid == cred->uid))
-		uid = m->set->uid;
-	if (m->set && m->set->set_gid && (!cred->uid || in_group(cred, m->set->gid)))
-		gid = m->set->gid;
-	int rc = make_bare(ov, m, temp);
-	if (!rc && fchownat(ov->work_fd, temp, uid, gid, AT_SYMLINK_NOFOLLOW) && ov->privileged)
-		rc = -errno;
-	if (!rc && m->type != S_IFLNK)
+	struct owner self = { .mode = w->mode & ~(mode_t)(S_ISUID | S_ISGID), .uid = geteuid(), .gid = getegid() };
+	mode_t mode = w->mode;
+	struct timespec t[2];
+	int rc = make_in_place(ov, m, &self, ov->work_fd, temp, fd);
+	if (rc)
+		return rc;
+	if ((w->uid != self.uid || w->gid != self.gid) && fchownat(ov->work_fd, temp, w->uid, w->gid, AT_SYMLINK_NOFOLLOW) && ov->privileged)
+		return -errno;
+	if (m->type != S_IFLNK)
 		rc = acl_inherit(parent_fd, ov->work_fd, temp, &mode, m->type == S_IFDIR);
 	if (!rc && m->type != S_IFLNK && fchmodat(ov->work_fd, temp, mode, 0))
 		rc = -errno;
-	return rc ? rc : set_size_and_times(ov, m, temp);
+	if (!rc && *fd >= 0 && !m->verf && m->set && m->set->set_size && ftruncate(*fd, (off_t)m->set->size))
+		rc = -errno;
+	times_to_make(m, t);
+	if (!rc && (t[0].tv_nsec != UTIME_OMIT || t[1].tv_nsec != UTIME_OMIT) && utimensat(ov->work_fd, temp, t, AT_SYMLINK_NOFOLLOW))
+		rc = -errno;
+	return rc;
 }
 
 /* Where the file system can't tell one life of an inode from the next, the object gets a generation that we make up, as a copied-up one
@@ -122,37 +174,113 @@ static int move_in(struct overlay *ov, const char *temp, int dirfd, const char *
 	return 0;
 }
 
-/* dir->dir_lock held, dir in the upper, name absent (f says what hides below) */
+/* What was just made, in the upper alone, as an object: nothing of it has to be searched for, unless it carries its identity. Takes over fd. */
+static int object_made(struct overlay *ov, struct object *dir, const char *name, int dirfd, int fd, struct object **o)
+{
+	struct layer *upper = &ov->layers[0];
+	struct found f = { .name_in_upper = true, .id = { .layer = upper->number } };
+	int at = fd < 0 ? dirfd : fd, rc;
+	const char *what = fd < 0 ? name : "";
+	if (!upper->has_handles) {
+		rc = lookup_locked(ov, dir, name, o);
+		goto out;
+	}
+	rc = statx_at(at, what, &f.st);
+	if (!rc)
+		rc = inode_generation(upper, at, what, &f.st, &f.id.gen);
+	f.id.ino = f.st.stx_ino;
+	if (!rc && !(f.upper = place_new(upper, dir->upper, name)))
+		rc = -ENOMEM;
+	struct statx st = f.st;
+	if (!rc)
+		rc = object_from(ov, &f, dir, name, o);
+	found_free(ov, &f);
+	if (!rc) {
+		attr_keep(ov, *o, &st);
+		map_put_place(ov->map, &(*o)->id, &dir->id, name);
+	}
+out:
+	if (!rc && fd >= 0)
+		place_adopt(ov, (*o)->upper, FD_WRITE, fd); /* it will be written to */
+	else if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+static int make_and_move(struct overlay *ov, const struct making *m, const struct owner *w, int dirfd, const char *name,
+			 const struct found *f, int *fd)
+{
+	char temp[24];
+	work_name(ov, temp);
+	int rc = make_temp(ov, m, w, dirfd, temp, fd);
+	if (!rc && !ov->layers[0].has_handles)
+		rc = mark_born(ov, temp);
+	if (!rc)
+		rc = move_in(ov, temp, dirfd, name, m->type == S_IFDIR, f);
+	if (!rc)
+		return 0;
+	if (*fd >= 0)
+		close(*fd);
+	work_remove(ov, temp);
+	return rc;
+}
+
+/* dir->dir_lock held, dir in the upper, name absent (f says what hides below) as far as is known: -EEXIST and *o where it is not */
 static int create_locked(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, const char *name,
-			 const struct making *m, const struct found *f, struct object **o)
+			 const struct making *m, struct found *f, struct object **o)
 {
 	struct overlay_attr a;
 	struct fdent *parent;
-	char temp[24];
-	int rc = attr_get(ov, dir, &a);
+	int rc = attr_get(ov, dir, &a), fd = -1;
 	if (!rc)
 		rc = place_pin(ov, dir->upper, FD_PATH, &parent);
 	if (rc)
 		return rc;
-	work_name(ov, temp);
-	rc = make_temp(ov, cred, &a, parent->fd, m, temp);
-	if (!rc && !ov->layers[0].has_handles)
-		rc = mark_born(ov, temp);
-	if (!rc)
-		rc = move_in(ov, temp, parent->fd, name, m->type == S_IFDIR, f);
-	if (rc)
-		work_remove(ov, temp);
+	struct owner w = owner_of(cred, &a, m);
+	bool made = is_simple(ov, m, &w, &a, f) && !(rc = make_in_place(ov, m, &w, parent->fd, name, &fd));
+	if (!made && (!rc || rc == -EEXIST || rc == -EPERM || rc == -EACCES)) {
+		/* it needs more than one step, or something is there that nobody looked for, or the caller's rights are by a group that the kernel
+		 * does not know of */
+		found_free(ov, f);
+		rc = merge_name(ov, dir, name, f);
+		if (!rc)
+			rc = lookup_locked(ov, dir, name, o) ?: -EEXIST;
+		else if (rc == -ENOENT)
+			made = !(rc = make_and_move(ov, m, &w, parent->fd, name, f, &fd));
+	}
+	if (made)
+		rc = object_made(ov, dir, name, parent->fd, fd, o);
 	place_unpin(ov, parent);
-	if (!rc)
-		rc = lookup_locked(ov, dir, name, o);
 	return rc;
 }
 
-/* What every making of a name shares. *o is the new object; with exists_ok, the one that was there (and the result -EEXIST). */
+/* -ENOENT: the name is free (f says what hides below). -EEXIST: *o has it. */
+static int look_for(struct overlay *ov, struct object *dir, const char *name, struct found *f, struct object **o)
+{
+	if ((*o = table_find_name(ov, dir, name)))
+		return -EEXIST;
+	if (only_upper(dir))
+		return -ENOENT; /* making it will tell */
+	int rc = merge_name(ov, dir, name, f);
+	return rc ? rc : lookup_locked(ov, dir, name, o) ?: -EEXIST;
+}
+
+/* may: what the caller may do with the directory. */
+static int may_make(const struct overlay_cred *cred, const struct making *m, int may)
+{
+	if (!(may & OVERLAY_WRITE))
+		return -EACCES;
+	if ((m->type == S_IFCHR || m->type == S_IFBLK) && (cred->uid || (m->type == S_IFCHR && !m->rdev)))
+		return -EPERM; /* devices are root's to make, and 0/0 would be a whiteout */
+	return 0;
+}
+
+/* What every making of a name shares. *o is the new object or, with -EEXIST, the one that was there. */
 static int create_name(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, const char *name,
 		       const struct making *m, struct object **o, struct overlay_attr *attr, struct overlay_wcc *wcc)
 {
 	struct found f = { 0 };
+	int may = 0;
 	*o = NULL;
 	memset(wcc, 0, sizeof *wcc);
 	int rc = check_name(ov, dir, name);
@@ -160,25 +288,24 @@ static int create_name(struct overlay *ov, const struct overlay_cred *cred, stru
 		rc = -EACCES; /* the reserved name */
 	if (!rc && !ov->writable)
 		rc = -EROFS;
-	if (!rc)
-		rc = overlay_lookup(ov, cred, dir, name, o, NULL) ? 0 : -EEXIST; /* before anything is copied up */
+	if (!rc && (!strcmp(name, ".") || !strcmp(name, "..")))
+		rc = overlay_lookup(ov, cred, dir, name, o, attr) ?: -EEXIST;
 	if (!rc) {
-		int may = overlay_permitted(ov, cred, dir, OVERLAY_WRITE | OVERLAY_EXEC);
-		rc = may < 0 ? may : may == (OVERLAY_WRITE | OVERLAY_EXEC) ? 0 : -EACCES;
+		may = overlay_permitted(ov, cred, dir, OVERLAY_WRITE | OVERLAY_EXEC);
+		rc = may < 0 ? may : may & OVERLAY_EXEC ? 0 : -EACCES;
 	}
-	if (!rc && (m->type == S_IFCHR || m->type == S_IFBLK) && (cred->uid || (m->type == S_IFCHR && !m->rdev)))
-		rc = -EPERM; /* devices are root's to make, and 0/0 would be a whiteout */
-	if (!rc)
-		rc = copy_up(ov, dir, false);
+	if (!rc && !object_is_up(dir, false)) { /* nothing is copied up in vain */
+		rc = overlay_lookup(ov, cred, dir, name, o, NULL) ? 0 : -EEXIST;
+		if (!rc)
+			rc = may_make(cred, m, may) ?: copy_up(ov, dir, false);
+	}
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	pthread_mutex_lock(&dir->dir_lock);
 	wcc_before(ov, dir, wcc);
 	if (!rc)
-		rc = dir->dead ? -ESTALE : merge_name(ov, dir, name, &f);
+		rc = dir->dead ? -ESTALE : look_for(ov, dir, name, &f, o);
 	if (rc == -ENOENT)
-		rc = create_locked(ov, cred, dir, name, m, &f, o);
-	else if (!rc)
-		rc = lookup_locked(ov, dir, name, o) ?: -EEXIST;
+		rc = may_make(cred, m, may) ?: create_locked(ov, cred, dir, name, m, &f, o);
 	wcc_after(ov, dir, wcc);
 	pthread_mutex_unlock(&dir->dir_lock);
 	if (*o && attr && (!rc || rc == -EEXIST)) {

@@ -67,6 +67,7 @@ void place_move(struct overlay *ov, struct place *place, struct place *parent, c
 int place_pin(struct overlay *ov, struct place *place, enum fd_kind kind, struct fdent **ent);
 void place_unpin(struct overlay *ov, struct fdent *ent); /* NULL is allowed */
 void place_close(struct overlay *ov, struct place *place); /* forgets its descriptors */
+void place_adopt(struct overlay *ov, struct place *place, enum fd_kind kind, int fd); /* an open descriptor for the cache, which closes it */
 /* A pinned descriptor of the place's parent, and the name in it: for statx and the like. For a layer's root: itself and "". */
 int place_pin_parent(struct overlay *ov, struct place *place, struct fdent **ent, const char **name);
 int place_statx(struct overlay *ov, struct place *place, struct statx *st);
@@ -106,6 +107,7 @@ struct object {
 	bool dead; /* removed */
 	bool lost; /* dead to those who hold it, but it has other names: object_gone */
 	bool metacopy; /* the upper has no data yet */
+	bool impure; /* of a directory: the upper is known to be marked so. Its dir_lock, or rename_lock exclusively */
 	bool attr_valid, acl_known;
 	atomic_uint changes; /* counts changes, so that a kept listing is known to be old */
 	uint64_t attr_stamp; /* coarse monotonic ns when attr was read */
@@ -249,6 +251,10 @@ int state_key(struct overlay *ov); /* and the fsid, which is made of it */
 /* Merges one name of dir (rename_lock shared or exclusive; dir->dir_lock for a steady answer). -ENOENT. f is for found_free;
  * on -ENOENT too, f->name_below and upper_whiteout are right. */
 int merge_name(struct overlay *ov, struct object *dir, const char *name, struct found *f);
+/* Of a name that o has in dir: f's flags alone, by as few looks at the disk as do. Under the same locks. */
+int name_state(struct overlay *ov, struct object *dir, const char *name, struct object *o, struct found *f);
+/* Is dir in the upper alone, so that a name which is not there is nowhere? */
+bool only_upper(const struct object *dir);
 int merge_root(struct overlay *ov, struct object **root);
 int lookup_locked(struct overlay *ov, struct object *dir, const char *name, struct object **o);
 int check_name(struct overlay *ov, struct object *dir, const char *name);
@@ -256,6 +262,7 @@ int check_name(struct overlay *ov, struct object *dir, const char *name);
 /* ---- attr.c ---- */
 int attr_get(struct overlay *ov, struct object *o, struct overlay_attr *attr); /* rename_lock shared */
 void attr_forget(struct object *o); /* after a change */
+void attr_keep(struct overlay *ov, struct object *o, const struct statx *st); /* of an object that nobody else has yet */
 uint64_t id_fileid(const struct overlay_id *id);
 void wcc_before(struct overlay *ov, struct object *o, struct overlay_wcc *wcc);
 void wcc_after(struct overlay *ov, struct object *o, struct overlay_wcc *wcc);
@@ -292,6 +299,8 @@ int work_whiteout(struct overlay *ov, char name[24]); /* makes a whiteout */
 void work_remove(struct overlay *ov, const char *name); /* whatever it is */
 /* Puts a whiteout in place of dirfd/name, atomically; what stood there (or nothing) is then removed. */
 int whiteout_name(struct overlay *ov, int dirfd, const char *name, bool exists);
+/* Linux looks at the entries of an upper directory one by one if it is so marked: it may hold what was copied up or moved. */
+void mark_impure(struct overlay *ov, struct object *dir, int dirfd);
 int sync_dirs(struct overlay *ov, struct object *a, struct object *b); /* under `sync`, makes changes of names durable */
 int sync_fd(struct overlay *ov, int fd, bool data_only);
 /* Gives the indexed object's inode the name in dir: links it from where it stands. */

@@ -399,6 +399,11 @@ int place_pin(struct overlay *ov, struct place *place, enum fd_kind kind, struct
 	return rc;
 }
 
+void place_adopt(struct overlay *ov, struct place *place, enum fd_kind kind, int fd)
+{
+	place_unpin(ov, cache(ov, place, kind, fd));
+}
+
 void place_unpin(struct overlay *ov, struct fdent *ent)
 {
 	int fd = -1;

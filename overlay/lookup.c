@@ -346,14 +346,42 @@ int merge_name(struct overlay *ov, struct object *dir, const char *name, struct 
 	int rc = merge(ov, dir, name, f);
 	if ((rc && rc != -ENOENT) || !dir->upper)
 		return rc;
-	if (!f->name_in_upper && !rc)
-		f->name_below = true;
+	if (!f->name_in_upper && !f->upper_whiteout)
+		f->name_below = !rc; /* all that there is was looked at */
 	else if (dir->nlower) {
 		int rc2 = shows_below(ov, dir, name, &f->name_below);
 		if (rc2)
 			return rc2;
 	}
 	return rc;
+}
+
+bool only_upper(const struct object *dir)
+{
+	return dir->upper && !dir->nlower;
+}
+
+int name_state(struct overlay *ov, struct object *dir, const char *name, struct object *o, struct found *f)
+{
+	struct statx st;
+	memset(f, 0, sizeof *f);
+	pthread_mutex_lock(&o->lock);
+	bool up = o->upper;
+	f->name_in_upper = up && o->upper->parent == dir->upper && !strcmp(o->upper->name, name);
+	pthread_mutex_unlock(&o->lock);
+	if (up && !f->name_in_upper && dir->upper) { /* of a file with several names, this one may be the lower's still */
+		struct fdent *parent;
+		int rc = place_pin(ov, dir->upper, FD_PATH, &parent);
+		if (rc)
+			return rc;
+		rc = statx_at(parent->fd, name, &st);
+		place_unpin(ov, parent);
+		if (rc && rc != -ENOENT)
+			return rc;
+		f->name_in_upper = !rc;
+	}
+	f->name_below = !f->name_in_upper;
+	return f->name_in_upper && dir->nlower ? shows_below(ov, dir, name, &f->name_below) : 0;
 }
 
 int merge_root(struct overlay *ov, struct object **root)

@@ -3,6 +3,8 @@
  * directories under an optional writable upper one, after Linux overlayfs
  * (Documentation/filesystems/overlayfs.rst).
  *
+ * The process's umask must be 0.
+ *
  * Every function that can fail returns 0 or a negative errno. All functions may
  * be called from any thread at once. Objects are counted: whoever gets one puts
  * it back with overlay_put(). The engine knows no RPC and no NFS.

@@ -22,7 +22,6 @@ int may_remove(struct overlay *ov, const struct overlay_cred *cred, struct objec
 /* The name is gone from the tree: what is left of its object? */
 void name_is_gone(struct overlay *ov, struct object *o, struct object *dir, const char *name, bool last)
 {
-	map_del_place(ov->map, &o->id, &dir->id, name);
 	object_unname(ov, o, dir, name);
 	if (last) {
 		object_kill(ov, o);
@@ -30,6 +29,7 @@ void name_is_gone(struct overlay *ov, struct object *o, struct object *dir, cons
 		if (ov->identity)
 			identity_forget(ov->identity, &o->id);
 	} else {
+		map_del_place(ov->map, &o->id, &dir->id, name);
 		object_lose(ov, o, dir, name);
 	}
 }
@@ -113,7 +113,7 @@ static int remove_name(struct overlay *ov, const struct overlay_cred *cred, stru
 	if (!rc)
 		rc = dir->dead ? -ESTALE : lookup_locked(ov, dir, name, &o); /* again, now that nobody can change it */
 	if (!rc)
-		rc = merge_name(ov, dir, name, &f);
+		rc = name_state(ov, dir, name, o, &f);
 	if (!rc) {
 		pthread_mutex_lock(&o->dir_lock); /* nobody adds a name while it goes */
 		rc = check_removal(ov, cred, dir, o, want_dir);

@@ -162,9 +162,7 @@ static void follow(struct overlay *ov, struct moving *m)
 		search_directory_moved(ov);
 	map_put_place(ov->map, &o->id, &m->to->id, m->newname);
 	map_del_place(ov->map, &o->id, &m->from->id, m->oldname);
-	char y;
-	if (format_getxattr(ov, m->to_fd->fd, "", "impure", &y, 1) < 0)
-		format_setxattr(ov, m->to_fd->fd, "", "impure", "y", 1);
+	mark_impure(ov, m->to, m->to_fd->fd);
 	attr_forget(o);
 	attr_forget(m->from);
 	attr_forget(m->to);
@@ -174,13 +172,14 @@ static int rename_locked(struct overlay *ov, const struct overlay_cred *cred, st
 {
 	if (m->from->dead || m->to->dead)
 		return -ESTALE;
-	int rc = merge_name(ov, m->from, m->oldname, &m->f);
+	int rc = lookup_locked(ov, m->from, m->oldname, &m->o);
 	if (!rc)
-		rc = lookup_locked(ov, m->from, m->oldname, &m->o);
+		rc = name_state(ov, m->from, m->oldname, m->o, &m->f);
 	if (rc)
 		return rc;
-	rc = merge_name(ov, m->to, m->newname, &m->t);
-	if (!rc)
+	if ((m->target = table_find_name(ov, m->to, m->newname)))
+		rc = name_state(ov, m->to, m->newname, m->target, &m->t);
+	else if (!(rc = merge_name(ov, m->to, m->newname, &m->t)))
 		rc = lookup_locked(ov, m->to, m->newname, &m->target);
 	if (rc == -ENOENT)
 		rc = 0;
@@ -271,7 +270,10 @@ int overlay_rename(struct overlay *ov, const struct overlay_cred *cred, struct o
 		wcc_before(ov, to, to_wcc);
 		rc = rename_locked(ov, cred, &m);
 		wcc_after(ov, from, from_wcc);
-		wcc_after(ov, to, to_wcc);
+		if (from == to)
+			*to_wcc = *from_wcc;
+		else
+			wcc_after(ov, to, to_wcc);
 		pthread_rwlock_unlock(&ov->rename_lock);
 		moving_end(ov, &m);
 		if (rc != -EAGAIN)

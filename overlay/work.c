@@ -71,6 +71,14 @@ int whiteout_name(struct overlay *ov, int dirfd, const char *name, bool exists)
 	return rc;
 }
 
+void mark_impure(struct overlay *ov, struct object *dir, int dirfd)
+{
+	char y;
+	if (dir->impure)
+		return;
+	dir->impure = format_getxattr(ov, dirfd, "", "impure", &y, 1) >= 0 || !format_setxattr(ov, dirfd, "", "impure", "y", 1);
+}
+
 void will_block(struct overlay *ov)
 {
 	if (ov->config.before_block)
