@@ -78,9 +78,11 @@ static int open_export(void)
 		return failed("libsodium", "can't be started");
 	if (options.key_file && read_key(options.key_file, key, &key_made))
 		return 1;
-	struct overlay_config c = { .lowers = options.lowers, .nlowers = options.nlowers, .upper = options.upper, .work = options.work,
+	struct overlay_config c = { .lowers = options.lowers, .nlowers = options.nlowers,
+				    .data_lowers = options.data_lowers, .ndata_lowers = options.ndata_lowers, .upper = options.upper, .work = options.work,
 				    .name = options.export_path, .key = options.key_file ? key : NULL, .read_only = options.read_only,
-				    .sync = options.sync, .userxattr = options.userxattr, .max_objects = options.max_objects,
+				    .sync = options.sync, .userxattr = options.userxattr, .no_metacopy = options.no_metacopy,
+				    .no_redirect = options.no_redirect, .max_objects = options.max_objects,
 				    .before_block = rpc_blocking, .log = log_line };
 	if (overlay_open(&c, &export.ov, err, sizeof err)) {
 		if (key_made)

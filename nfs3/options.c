@@ -32,6 +32,14 @@ static const char *add_lower(struct options *o, const char *v)
 	return NULL;
 }
 
+static const char *add_data_lower(struct options *o, const char *v)
+{
+	if (o->ndata_lowers > OPTIONS_LOWERS)
+		return "at most 500 lower directories are possible";
+	o->data_lowers[o->ndata_lowers++] = v;
+	return NULL;
+}
+
 static const char *set_upper(struct options *o, const char *v)
 {
 	o->upper = v;
@@ -168,6 +176,8 @@ SWITCH(all_squash, o->squash = SQUASH_ALL, o->squash = SQUASH_ROOT)
 SWITCH(sync, o->sync = true, o->sync = false)
 SWITCH(async, o->sync = false, o->sync = true)
 SWITCH(userxattr, o->userxattr = true, o->userxattr = false)
+SWITCH(no_metacopy, o->no_metacopy = true, o->no_metacopy = false)
+SWITCH(no_redirect, o->no_redirect = true, o->no_redirect = false)
 SWITCH(foreground, o->foreground = true, o->foreground = false)
 SWITCH(json, o->json = true, o->json = false)
 
@@ -179,6 +189,7 @@ static const struct row {
 	const char *help;
 } rows[] = {
 	{ "lower", "DIR", add_lower, "a read-only lower directory; give it again for more, topmost first" },
+	{ "data-lower", "DIR", add_data_lower, "a data-only lower, below all others: holds data of metacopies, and is never listed" },
 	{ "upper", "DIR", set_upper, "the writable upper directory; without one the export is read-only" },
 	{ "work", "DIR", set_work, "scratch space and handle map, on upper's file system (default: a hidden directory in upper)" },
 	{ "export", "PATH", set_export, "the name that clients mount (default /overlay)" },
@@ -196,7 +207,9 @@ static const struct row {
 	{ "async", NULL, set_async, "faster; a power cut may lose the last seconds of acknowledged changes" },
 	{ "threads", "N", set_threads, "the most calls that wait for disks at once (default 64)" },
 	{ "max-objects", "N", set_max_objects, "objects kept in memory, about 500 bytes each (default 1048576)" },
-	{ "userxattr", NULL, set_userxattr, "user.overlay.* instead of trusted.overlay.* (always so without root)" },
+	{ "userxattr", NULL, set_userxattr, "user.overlay.* instead of trusted.overlay.* (always so without root); no metacopies then" },
+	{ "no-metacopy", NULL, set_no_metacopy, "copy data up with every change, not only when data changes" },
+	{ "no-redirect", NULL, set_no_redirect, "refuse to rename lower directories; Linux with userxattr mounts no upper with redirects" },
 	{ "key-file", "FILE", set_key_file, "key of the handles, 32 hex digits: the same on two servers of one image gives the same handles" },
 	{ "config", "FILE", read_config, "read options from FILE, 'name = value' each" },
 	{ "pid-file", "FILE", set_pid_file, "write the server's pid there" },

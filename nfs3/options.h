@@ -9,11 +9,13 @@ enum { OPTIONS_ADDRESSES = 16, OPTIONS_LOWERS = 500 };
 struct options {
 	const char *lowers[OPTIONS_LOWERS + 1]; /* topmost first; one more than allowed, for the engine to refuse */
 	size_t nlowers;
+	const char *data_lowers[OPTIONS_LOWERS + 1]; /* the same */
+	size_t ndata_lowers;
 	const char *upper, *work, *export_path, *key_file, *pid_file;
 	const char *listen[OPTIONS_ADDRESSES];
 	size_t nlisten;
 	uint16_t port, mount_port; /* 0: any free one; mount_port is port unless given */
-	bool has_mount_port, rpcbind, read_write, read_only, sync, userxattr, foreground, json;
+	bool has_mount_port, rpcbind, read_write, read_only, sync, userxattr, no_metacopy, no_redirect, foreground, json;
 	enum squash squash;
 	struct client_list clients, root_clients;
 	bool default_clients;

@@ -30,27 +30,6 @@ static struct timespec ts(struct statx_timestamp t)
 	return (struct timespec){ .tv_sec = t.tv_sec, .tv_nsec = t.tv_nsec };
 }
 
-/* The overlay's own count of an indexed file's names: "U+n" or "L+n", relative to the upper's or the lower's nlink. */
-static uint32_t indexed_nlink(struct overlay *ov, struct object *o, uint32_t upper_nlink)
-{
-	struct fdent *parent;
-	const char *name;
-	char v[32] = "";
-	struct statx st;
-	uint32_t n = upper_nlink;
-	if (place_pin_parent(ov, o->upper, &parent, &name))
-		return n;
-	if (format_getxattr(ov, parent->fd, name, "nlink", v, sizeof v - 1) > 2) {
-		long by = strtol(v + 1, NULL, 10);
-		if (*v == 'U')
-			n = (uint32_t)(upper_nlink + by);
-		else if (*v == 'L' && o->nlower && !place_statx(ov, o->lower[0], &st))
-			n = (uint32_t)(st.stx_nlink + by);
-	}
-	place_unpin(ov, parent);
-	return n;
-}
-
 static void attr_fill(struct overlay *ov, struct object *o, const struct statx *st, struct overlay_attr *a)
 {
 	*a = (struct overlay_attr){ .mode = st->stx_mode, .nlink = st->stx_nlink, .uid = st->stx_uid, .gid = st->stx_gid,
@@ -59,8 +38,8 @@ static void attr_fill(struct overlay *ov, struct object *o, const struct statx *
 				    .mtime = ts(st->stx_mtime), .ctime = ts(st->stx_ctime) };
 	if (o->type == S_IFDIR && o->nlower + (o->upper ? 1 : 0) > 1)
 		a->nlink = 1; /* as Linux: so that find does not count on it */
-	else if (o->type != S_IFDIR && o->upper && (o->indexed || st->stx_nlink > 1))
-		a->nlink = indexed_nlink(ov, o, st->stx_nlink);
+	else if (o->type != S_IFDIR && o->upper && o->indexed)
+		a->nlink = index_nlink(ov, o, st->stx_nlink);
 }
 
 /* o->lock held */
@@ -77,7 +56,7 @@ static int attr_load(struct overlay *ov, struct object *o)
 	if (rc)
 		return rc;
 	attr_fill(ov, o, &st, &o->attr);
-	if (o->metacopy && o->nlower && !place_statx(ov, o->lower[o->nlower - 1], &st))
+	if (o->metacopy && o->data && !place_statx(ov, o->data, &st))
 		o->attr.used = st.stx_blocks * 512;
 	if (!o->attr_valid)
 		o->acl_known = false;
@@ -262,7 +241,7 @@ int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct 
 		pthread_rwlock_unlock(&ov->rename_lock);
 		return rc;
 	}
-	rc = copy_up(ov, o, set.set_size);
+	rc = set.set_size ? copy_up_truncated(ov, o, set.size) : copy_up(ov, o, false);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	pthread_mutex_lock(&o->dir_lock);
 	wcc_before(ov, o, wcc);

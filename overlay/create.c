@@ -381,6 +381,30 @@ int overlay_mknod(struct overlay *ov, const struct overlay_cred *cred, struct ob
 	return finish(ov, dir, o, create_name(ov, cred, dir, name, &m, o, attr, wcc));
 }
 
+/* One more name for what is in the upper. */
+static int link_locked(struct overlay *ov, struct object *o, int dirfd, const char *name, bool replace)
+{
+	struct fdent *parent;
+	const char *own;
+	int rc = 0;
+	bool indexed = index_has(ov, o);
+	pthread_mutex_lock(&o->dir_lock); /* a metacopy is not completed meanwhile */
+	if (o->metacopy && !(rc = place_pin_parent(ov, o->upper, &parent, &own))) {
+		rc = redirect_set(ov, o, parent->fd, own, false);
+		place_unpin(ov, parent);
+	}
+	if (indexed)
+		pthread_mutex_lock(&ov->index_lock);
+	if (!rc && indexed)
+		rc = index_keep_nlink(ov, o);
+	if (!rc)
+		rc = link_into(ov, o, dirfd, name, replace);
+	if (indexed)
+		pthread_mutex_unlock(&ov->index_lock);
+	pthread_mutex_unlock(&o->dir_lock);
+	return rc;
+}
+
 int overlay_link(struct overlay *ov, const struct overlay_cred *cred, struct object *o, struct object *dir,
 		 const char *name, struct overlay_attr *attr, struct overlay_wcc *wcc)
 {
@@ -405,7 +429,7 @@ int overlay_link(struct overlay *ov, const struct overlay_cred *cred, struct obj
 	if (!rc)
 		rc = copy_up(ov, dir, false);
 	if (!rc)
-		rc = copy_up(ov, o, false);
+		rc = copy_up(ov, o, !ov->makes_redirects); /* another name of a metacopy needs a redirect */
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	pthread_mutex_lock(&dir->dir_lock);
 	wcc_before(ov, dir, wcc);
@@ -415,10 +439,8 @@ int overlay_link(struct overlay *ov, const struct overlay_cred *cred, struct obj
 		rc = -EEXIST;
 	if (rc == -ENOENT)
 		rc = place_pin(ov, dir->upper, FD_PATH, &parent);
-	if (!rc && o->indexed)
-		rc = nlink_adjust(ov, o, 0);
 	if (!rc)
-		rc = link_into(ov, o, parent->fd, name, f.upper_whiteout);
+		rc = link_locked(ov, o, parent->fd, name, f.upper_whiteout);
 	if (!rc)
 		map_put_place(ov->map, &o->id, &dir->id, name);
 	attr_forget(o);

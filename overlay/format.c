@@ -26,13 +26,20 @@ bool format_is_whiteout(const struct statx *st)
 	return S_ISCHR(st->stx_mode) && st->stx_rdev_major == 0 && st->stx_rdev_minor == 0;
 }
 
+bool format_is_xattr_whiteout(struct overlay *ov, int dirfd, const char *name, const struct statx *st)
+{
+	return S_ISREG(st->stx_mode) && !st->stx_size && format_getxattr(ov, dirfd, name, "whiteout", NULL, 0) >= 0;
+}
+
 ssize_t format_getxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, void *buf, size_t size)
 {
 	char path[300], full[64];
 	ssize_t n = lgetxattr(proc_path(path, dirfd, name), full_name(ov, full, suffix), buf, size);
 	if (n >= 0)
 		return n;
-	return errno == EOPNOTSUPP || errno == EPERM ? -ENODATA : -errno;
+	if (errno == EOPNOTSUPP || errno == EPERM || (errno == EACCES && *ov->prefix == 'u')) /* user.* of what we may not read */
+		return -ENODATA;
+	return -errno;
 }
 
 int format_setxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, const void *buf, size_t size)
@@ -141,6 +148,21 @@ int format_get_identity(struct overlay *ov, int dirfd, const char *name, uint64_
 
 bool format_private_xattr(struct overlay *ov, const char *name)
 {
-	(void)ov;
-	return !strncmp(name, "trusted.overlay.", 16) || !strncmp(name, "user.overlay.", 13);
+	size_t n = strlen(ov->prefix);
+	return !strncmp(name, ov->prefix, n) && strncmp(name + n, "overlay.", 8) != 0;
+}
+
+int format_metacopy(struct overlay *ov, int dirfd, const char *name, struct metacopy *meta)
+{
+	struct metacopy m = { 0 };
+	ssize_t n = format_getxattr(ov, dirfd, name, "metacopy", &m, sizeof m);
+	if (n == -ENODATA)
+		return 0;
+	if (n < 0)
+		return n == -ERANGE ? -EIO : (int)n;
+	if (n && (n < 4 || m.version || m.len != n))
+		return -EIO; /* of a version to come: where its data is can't be told */
+	if (meta)
+		*meta = m;
+	return 1;
 }

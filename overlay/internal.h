@@ -81,17 +81,27 @@ int inode_generation(const struct layer *layer, int dirfd, const char *name, con
 /* ---- format.c: overlayfs's marks on disk ---- */
 #define IDENTITY_SUFFIX "overnfsd"
 bool format_is_whiteout(const struct statx *st);
+/* An empty regular file so marked. Linux takes it for a whiteout on lookup wherever it stands; listings look for it only in directories marked opaque=x. */
+bool format_is_xattr_whiteout(struct overlay *ov, int dirfd, const char *name, const struct statx *st);
 /* xattrs of dirfd/name (never followed). Sizes in bytes; -ENODATA when absent or not supported there. */
 ssize_t format_getxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, void *buf, size_t size);
 int format_setxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, const void *buf, size_t size);
 int format_removexattr(struct overlay *ov, int dirfd, const char *name, const char *suffix);
 char format_opaque(struct overlay *ov, int dirfd, const char *name); /* 'y', 'x' or 0 */
 int format_redirect(struct overlay *ov, int dirfd, const char *name, char **redirect); /* malloc'ed, or NULL: none. -EIO: malformed */
+enum { MAX_DIGEST = 64 };
+struct metacopy { /* struct ovl_metacopy in fs/overlayfs/overlayfs.h */
+	uint8_t version, len, flags, digest_algo, digest[MAX_DIGEST];
+};
+/* Is it a regular file whose data is further down? 1 or 0; -EIO: marked in a way that is not known. meta may be NULL. */
+int format_metacopy(struct overlay *ov, int dirfd, const char *name, struct metacopy *meta);
 int format_set_identity(struct overlay *ov, int dirfd, const char *name, const struct overlay_id *id, uint64_t upper_ino);
 int format_get_identity(struct overlay *ov, int dirfd, const char *name, uint64_t upper_ino, struct overlay_id *id);
 /* overlayfs's origin (struct ovl_fb) of dirfd/name in layer: at most 160 bytes. 0 bytes: can't be known. */
 size_t format_make_origin(const struct layer *layer, int dirfd, const char *name, uint8_t buf[160]);
-bool format_private_xattr(struct overlay *ov, const char *name); /* not to be copied up */
+/* A mark of the overlay's own: not to be copied up. Escaped ones ("overlay.overlay.NAME", of a nested overlay) are data, and the other
+ * namespace's are too, as in Linux. */
+bool format_private_xattr(struct overlay *ov, const char *name);
 
 /* ---- object.c: the table ---- */
 struct object {
@@ -106,7 +116,7 @@ struct object {
 	uint64_t real_ino; /* of the upper, else of the topmost lower */
 	bool dead; /* removed */
 	bool lost; /* dead to those who hold it, but it has other names: object_gone */
-	bool metacopy; /* the upper has no data yet */
+	bool metacopy; /* its bytes are at data, not in the upper (or the topmost lower) */
 	bool impure; /* of a directory: the upper is known to be marked so. Its dir_lock, or rename_lock exclusively */
 	bool attr_valid, acl_known;
 	atomic_uint changes; /* counts changes, so that a kept listing is known to be old */
@@ -114,7 +124,8 @@ struct object {
 	struct overlay_attr attr;
 	void *acl; /* posix ACL xattr, or NULL */
 	size_t acl_size;
-	struct place **lower; /* never changes: the places below, topmost first; for a file the one that it came from */
+	struct place **lower; /* never changes: the places below, topmost first; of a file the topmost alone */
+	struct place *data; /* where a metacopy's data is, or NULL: nowhere. Set once, under lock */
 	uint8_t *lower_x; /* of a directory: lower[i] is marked opaque=x, so holds xattr whiteouts */
 	size_t nlower;
 	/* table.lock guards these; parent and name change with rename_lock held exclusively too */
@@ -155,9 +166,9 @@ struct object *table_find_name(struct overlay *ov, struct object *dir, const cha
 struct found {
 	struct overlay_id id;
 	struct statx st; /* of the topmost */
-	struct place *upper, **lower;
+	struct place *upper, **lower, *data;
 	uint8_t *lower_x;
-	size_t nlower;
+	size_t nlower, nown; /* the first nown stand where the name leads; the rest behind a lower's redirect, which others may have too */
 	bool metacopy, indexed;
 	bool name_in_upper; /* the name itself is in the upper (not only the index) */
 	bool name_below; /* a lower layer has the name visibly: removing it needs a whiteout */
@@ -217,6 +228,10 @@ struct overlay {
 	const char *prefix; /* "trusted.overlay." or "user.overlay." */
 	int base_fd; /* <work>, or the reserved directory */
 	int work_fd, map_fd; /* <work>/work and <work>/overnfsd */
+	struct layer *data_layers; /* below all: reached by redirects of metacopies alone */
+	size_t ndata_layers;
+	bool follows_metacopy, makes_metacopy, makes_redirects;
+	bool distrusts_lowers; /* redirects in them are refused: any owner of a directory can set user.* there */
 	struct layer index_layer; /* a view of <work>/index, so that places may stand in it */
 	bool has_index;
 	struct map *map;
@@ -237,7 +252,7 @@ struct overlay {
 	struct kept_listing listings[LISTINGS];
 	size_t listings_bytes;
 	uint64_t listings_clock;
-	pthread_mutex_t index_lock; /* making of the index directory, nlink of indexed files */
+	pthread_mutex_t index_lock; /* making of the index directory; a change of an indexed file's names with its count. Taken after dir_lock */
 };
 void ov_log(struct overlay *ov, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void will_block(struct overlay *ov);
@@ -246,6 +261,36 @@ void will_block(struct overlay *ov);
 int state_lock(struct overlay *ov, char *err, size_t errlen); /* -EBUSY: another process serves this upper */
 int state_number_layers(struct overlay *ov, char *err, size_t errlen);
 int state_key(struct overlay *ov); /* and the fsid, which is made of it */
+
+/* ---- merge.c ---- */
+struct layer *first_lower(struct overlay *ov);
+/* What the layers have under the name: all of f but the id, name_below and what the index knows. */
+int merge_layers(struct overlay *ov, struct object *dir, const char *name, struct found *f);
+int merge_roots(struct overlay *ov, struct found *f);
+/* Would the name show from below if the upper had nothing under it? */
+int merge_shows_below(struct overlay *ov, struct object *dir, const char *name, bool *shows);
+
+/* ---- index.c: lower files of several names: one copy, linked in <work>/index under the hex of its origin ---- */
+int index_open(struct overlay *ov); /* makes the directory at first need */
+int index_find_lower(struct overlay *ov, struct found *f); /* f is a lower file of several names: has it a copy? */
+int index_find_upper(struct overlay *ov, struct object *dir, const char *name, struct found *f); /* f is an upper one: is it such a copy? */
+/* Name of the entry for the lower at dirfd/name. -EOPNOTSUPP: its file system has no handles. */
+int index_name(const struct layer *layer, int dirfd, const char *name, char hex[321]);
+bool index_has(struct overlay *ov, struct object *o); /* is its copy linked there? For such alone are the functions below */
+/* The count of all its names, given the copy's own count of links. o->lock held. */
+uint32_t index_nlink(struct overlay *ov, struct object *o, uint32_t upper_nlink);
+/* Before a name of the copy is linked or unlinked: makes the kept count move with it. From here to the change ov->index_lock must be held,
+ * or rename_lock exclusively; for the next one too. */
+int index_keep_nlink(struct overlay *ov, struct object *o);
+/* Makes a name of dir, so far the lower's, one of the copy's; the count stays. */
+int index_link_up(struct overlay *ov, struct object *o, struct object *dir, int dirfd, const char *name);
+int index_install(struct overlay *ov, int dirfd, const char *name, const char *hex); /* links a new copy there */
+void index_remove(struct overlay *ov, struct object *o); /* the last name went */
+
+/* ---- redirect.c ---- */
+/* Before o, in the upper at dirfd/name, moves (within its directory: same_parent) or gets another name: keeps the way to its parts below.
+ * -EXDEV where no redirects are made. rename_lock held, shared will do. */
+int redirect_set(struct overlay *ov, struct object *o, int dirfd, const char *name, bool same_parent);
 
 /* ---- lookup.c ---- */
 /* Merges one name of dir (rename_lock shared or exclusive; dir->dir_lock for a steady answer). -ENOENT. f is for found_free;
@@ -290,8 +335,19 @@ int acl_inherit(int dirfd, int fd, const char *name, mode_t *mode, bool is_dir);
 /* ---- copyup.c ---- */
 /* Makes sure that the object (its ancestors first) is in the upper. No lock may be held. with_data: complete a metacopy too. */
 int copy_up(struct overlay *ov, struct object *o, bool with_data);
-int copy_xattrs(struct overlay *ov, int from, int to);
+/* As copy_up with data, but of the first size bytes alone: the rest is about to be cut off. */
+int copy_up_truncated(struct overlay *ov, struct object *o, uint64_t size);
+/* ---- copydata.c ---- */
+/* The first size bytes: a clone where possible, else copied; holes stay holes. to has exactly size bytes then. */
 int copy_data(int from, int to, uint64_t size);
+/* All but the overlay's own, from dirfd/name to dirfd2/name2, neither followed. ACLs and capabilities are xattrs too. */
+int copy_xattrs(struct overlay *ov, int dirfd, const char *name, int dirfd2, const char *name2);
+/* ---- claim.c: who uses the upper and the work directory, and what in them forbids their use. err: one line for the user ---- */
+int claim_lock(struct overlay *ov, char *err, size_t errlen); /* before anything is changed; opens --work */
+int claim_incompat(int base_fd, char *err, size_t errlen); /* what overlayfs forbids; said in <work>/work/incompat */
+int claim_upper(struct overlay *ov, char *err, size_t errlen);
+bool claim_uuid(struct overlay *ov, uint8_t uuid[16]); /* the overlay's own id, on the upper's root; made at first. False: none */
+void claim_index(struct overlay *ov); /* ties a new index to the upper, and the upper to its topmost lower, as Linux does */
 /* ---- work.c: things are made in the work directory, then moved into place ---- */
 void work_name(struct overlay *ov, char name[24]);
 int work_clean(int dirfd); /* removes all that is in the directory */
@@ -305,7 +361,6 @@ int sync_dirs(struct overlay *ov, struct object *a, struct object *b); /* under 
 int sync_fd(struct overlay *ov, int fd, bool data_only);
 /* Gives the indexed object's inode the name in dir: links it from where it stands. */
 int link_into(struct overlay *ov, struct object *o, int dirfd, const char *name, bool replace);
-int nlink_adjust(struct overlay *ov, struct object *o, int by); /* keeps the nlink xattr of an indexed file right */
 
 /* ---- listing.c ---- */
 /* Is the merged directory empty? Under its dir_lock. */

@@ -435,8 +435,14 @@ static int resolve(struct overlay *ov, struct object *dir, const char *name, con
 		pthread_mutex_lock(&dir->dir_lock);
 		int rc = lookup_locked(ov, dir, name, o);
 		pthread_mutex_unlock(&dir->dir_lock);
-		if (rc)
+		if (rc == -ENOENT)
 			return rc;
+		if (rc) { /* broken: it stands there all the same, as in Linux, though it can't be looked up */
+			struct overlay_id id = { .layer = ov->layers[item->layer].number, .ino = item->ino };
+			*fileid = id_fileid(&id);
+			*o = NULL;
+			return 0;
+		}
 	}
 	*fileid = id_fileid(&(*o)->id);
 	return 0;
@@ -485,7 +491,7 @@ static void give_window(struct overlay *ov, struct scan *s, struct object *dir, 
 		struct overlay_entry e = { .name = l->names + item->name, .cookie = item->hash };
 		struct object *o;
 		if (resolve(ov, dir, e.name, item, s->plus, &e.fileid, &o))
-			continue; /* gone since, or broken: then it can't be reached either */
+			continue; /* gone since */
 		give(ov, s, &e, o);
 		overlay_put(ov, o);
 	}

@@ -1,208 +1,10 @@
-/* lookup.c: one name of a merged directory, through all layers (Linux: ovl_lookup() in fs/overlayfs/namei.c). */
+/* lookup.c: from a name to its object: what the layers have (merge.c), who it is, and its place in the table. */
 #include "internal.h"
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Where to look in the layers below: in the directory's own places under a name, or, behind an absolute redirect, by path from each layer's root. */
-struct search {
-	struct object *dir;
-	char *name; /* owned */
-	char *path; /* owned; absolute redirect, or NULL */
-};
-
-static bool absent(int rc)
-{
-	return rc == -ENOENT || rc == -ENOTDIR || rc == -ENAMETOOLONG;
-}
-
-static struct layer *first_lower(struct overlay *ov)
-{
-	return ov->layers + ov->has_upper;
-}
-
-/* The place of an absolute path in a layer; its directories must be plain ones there. NULL: absent or no memory. */
-static struct place *place_by_path(struct overlay *ov, struct layer *layer, const char *path)
-{
-	struct place *p = place_get(layer->root);
-	char *copy = strdup(path), *save = NULL;
-	for (char *c = copy ? strtok_r(copy, "/", &save) : NULL; c && p; c = strtok_r(NULL, "/", &save)) {
-		struct place *child = place_new(layer, p, c);
-		place_put(ov, p);
-		p = child;
-	}
-	free(copy);
-	return p;
-}
-
-static int found_add_lower(struct found *f, struct place *p, char opaque)
-{
-	struct place **lower = realloc(f->lower, (f->nlower + 1) * sizeof *lower);
-	if (lower)
-		f->lower = lower;
-	uint8_t *x = realloc(f->lower_x, f->nlower + 1);
-	if (x)
-		f->lower_x = x;
-	if (!lower || !x)
-		return -ENOMEM;
-	f->lower_x[f->nlower] = opaque == 'x';
-	f->lower[f->nlower++] = place_get(p);
-	return 0;
-}
-
-/* An xattr whiteout: an empty file so marked, in a directory that says it may hold such. */
-static bool is_xattr_whiteout(struct overlay *ov, const struct statx *st, int dirfd, const char *name)
-{
-	char v;
-	return S_ISREG(st->stx_mode) && !st->stx_size && format_getxattr(ov, dirfd, name, "whiteout", &v, 1) >= 0;
-}
-
-static int follow_redirect(struct overlay *ov, struct search *s, int dirfd, const char *name)
-{
-	char *redirect;
-	int rc = format_redirect(ov, dirfd, name, &redirect);
-	if (rc || !redirect)
-		return rc;
-	if (*redirect == '/') {
-		free(s->path);
-		s->path = redirect;
-	} else if (s->path) { /* bare, below an absolute one: the last component changes */
-		char *slash = strrchr(s->path, '/'), *joined = NULL;
-		if (slash && asprintf(&joined, "%.*s/%s", (int)(slash - s->path), s->path, redirect) < 0)
-			joined = NULL;
-		free(redirect);
-		if (!joined)
-			return -ENOMEM;
-		free(s->path);
-		s->path = joined;
-	} else {
-		free(s->name);
-		s->name = redirect;
-	}
-	return 0;
-}
-
-enum step { GO_ON, STOP };
-
-/* Looks in one layer place. Adds what it finds to f. *rc < 0 and STOP on error. */
-static enum step look_at(struct overlay *ov, struct found *f, struct search *s, struct place *p, bool upper, bool x_whiteouts,
-			 bool last, bool *have, int *rc)
-{
-	struct fdent *parent;
-	const char *name;
-	struct statx st;
-	enum step step = STOP;
-	*rc = place_pin_parent(ov, p, &parent, &name);
-	if (*rc) {
-		*rc = absent(*rc) ? 0 : *rc;
-		return *rc ? STOP : GO_ON;
-	}
-	*rc = statx_at(parent->fd, name, &st);
-	if (*rc) {
-		*rc = absent(*rc) ? 0 : *rc;
-		step = *rc ? STOP : GO_ON;
-		goto out;
-	}
-	if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT && p->parent) {
-		*rc = -EIO; /* another file system, whose inode numbers may be the same: could not be kept out (see layer_open) */
-		goto out;
-	}
-	if (format_is_whiteout(&st) || (x_whiteouts && is_xattr_whiteout(ov, &st, parent->fd, name))) {
-		f->upper_whiteout |= upper;
-		goto out;
-	}
-	if (!S_ISDIR(st.stx_mode)) {
-		if (*have && !f->metacopy)
-			goto out; /* a file ends the merge of directories */
-		char meta[64];
-		bool is_meta = S_ISREG(st.stx_mode) && !last && format_getxattr(ov, parent->fd, name, "metacopy", meta, sizeof meta) >= 0;
-		if (upper)
-			f->upper = place_get(p);
-		else if (!*have || !is_meta) /* of a chain of metacopies, the attributes come from the first and the data from the last */
-			*rc = found_add_lower(f, p, 0);
-		if (!*have)
-			f->st = st;
-		*have = true;
-		f->metacopy = is_meta;
-		if (!*rc && is_meta) {
-			*rc = follow_redirect(ov, s, parent->fd, name);
-			step = *rc ? STOP : GO_ON;
-		}
-		goto out;
-	}
-	if (*have && f->metacopy)
-		goto out; /* broken: no data below */
-	if (*have && !S_ISDIR(f->st.stx_mode))
-		goto out;
-	char opaque = format_opaque(ov, parent->fd, name); /* in the last layer too: it may hold xattr whiteouts */
-	if (upper)
-		f->upper = place_get(p);
-	else
-		*rc = found_add_lower(f, p, opaque);
-	if (!*have)
-		f->st = st;
-	*have = true;
-	if (*rc || opaque == 'y')
-		goto out;
-	*rc = follow_redirect(ov, s, parent->fd, name);
-	step = *rc ? STOP : GO_ON;
-out:
-	place_unpin(ov, parent);
-	return step;
-}
-
-/* Goes down the lowers from the first that may have it. */
-static int look_below(struct overlay *ov, struct found *f, struct search *s, struct layer *after, bool *have)
-{
-	int rc = 0;
-	enum step step = GO_ON;
-	struct layer *end = ov->layers + ov->nlayers;
-	if (!s->path) {
-		for (size_t i = 0; i < s->dir->nlower && step == GO_ON && !s->path; i++) {
-			struct place *dir = s->dir->lower[i], *p = place_new(dir->layer, dir, s->name);
-			if (!p)
-				return -ENOMEM;
-			step = look_at(ov, f, s, p, false, s->dir->lower_x[i], dir->layer == end - 1, have, &rc);
-			after = dir->layer;
-			place_put(ov, p);
-		}
-	}
-	if (s->path)
-		for (struct layer *l = after + 1; l < end && step == GO_ON; l++) {
-			struct place *p = place_by_path(ov, l, s->path);
-			if (!p)
-				return -ENOMEM;
-			step = look_at(ov, f, s, p, false, false, l == end - 1, have, &rc);
-			place_put(ov, p);
-		}
-	return rc;
-}
-
-/* The index entry of a lower file with several names: there, or not yet. */
-static int look_in_index(struct overlay *ov, struct found *f)
-{
-	uint8_t origin[160];
-	char hex[2 * sizeof origin + 1];
-	struct fdent *parent;
-	const char *name;
-	struct statx st;
-	if (!ov->has_index)
-		return 0;
-	int rc = place_pin_parent(ov, f->lower[0], &parent, &name);
-	if (rc)
-		return rc;
-	size_t len = format_make_origin(f->lower[0]->layer, parent->fd, name, origin);
-	place_unpin(ov, parent);
-	for (size_t i = 0; i < len; i++)
-		sprintf(hex + 2 * i, "%02x", origin[i]);
-	if (!len || statx_at(ov->index_layer.root->fds[FD_PATH]->fd, hex, &st))
-		return 0;
-	f->upper = place_new(&ov->index_layer, ov->index_layer.root, hex);
-	f->st = st;
-	return f->upper ? 0 : -ENOMEM;
-}
 
 static int id_of_place(struct overlay *ov, struct place *p, const struct statx *st, struct overlay_id *id)
 {
@@ -218,24 +20,34 @@ static int id_of_place(struct overlay *ov, struct place *p, const struct statx *
 	return rc;
 }
 
-/* An upper file that Linux copied up carries its origin alone: the lower of the same name, if its handle is the one. */
-static bool origin_below(struct overlay *ov, int dirfd, const char *name, struct search *s, struct overlay_id *id)
+/* Is the lower at this place the one whose handle the upper's origin xattr holds? Then id is its id. */
+static bool is_origin(struct overlay *ov, struct place *below, const uint8_t *origin, size_t len, struct overlay_id *id)
 {
-	uint8_t origin[256], below[160];
-	bool same = false;
+	uint8_t own[160];
+	struct fdent *parent;
+	const char *name;
+	struct statx st;
+	if (place_pin_parent(ov, below, &parent, &name))
+		return false;
+	bool same = !statx_at(parent->fd, name, &st) && format_make_origin(below->layer, parent->fd, name, own) == len &&
+		    !memcmp(origin, own, len) && !id_of_place(ov, below, &st, id);
+	place_unpin(ov, parent);
+	return same;
+}
+
+/* An upper file that Linux copied up carries its origin alone: found where its data is, or under the same name. */
+static bool origin_below(struct overlay *ov, int dirfd, const char *name, struct object *dir, const char *shown, struct found *f)
+{
+	uint8_t origin[256];
 	ssize_t n = format_getxattr(ov, dirfd, name, "origin", origin, sizeof origin);
-	for (size_t i = 0; n > 21 && i < s->dir->nlower && !same; i++) {
-		struct place *dir = s->dir->lower[i], *p = place_new(dir->layer, dir, s->name);
-		struct fdent *parent;
-		struct statx st;
-		if (!p)
-			return false;
-		if (!place_pin(ov, dir, FD_PATH, &parent)) {
-			if (!statx_at(parent->fd, s->name, &st))
-				same = format_make_origin(dir->layer, parent->fd, s->name, below) == (size_t)n &&
-				       !memcmp(origin + 4, below + 4, (size_t)n - 4) && !id_of_place(ov, p, &st, id);
-			place_unpin(ov, parent);
-		}
+	if (n <= 21)
+		return false;
+	if (f->nlower && is_origin(ov, f->lower[0], origin, (size_t)n, &f->id))
+		return true;
+	bool same = false;
+	for (size_t i = 0; i < dir->nlower && !same; i++) {
+		struct place *p = place_new(dir->lower[i]->layer, dir->lower[i], shown);
+		same = p && is_origin(ov, p, origin, (size_t)n, &f->id);
 		place_put(ov, p);
 	}
 	return same;
@@ -246,7 +58,7 @@ static bool origin_below(struct overlay *ov, int dirfd, const char *name, struct
 static struct place *eldest(const struct found *f)
 {
 	struct place *best = f->lower[0];
-	for (size_t i = 1; i < f->nlower; i++)
+	for (size_t i = 1; i < f->nown; i++)
 		if (f->lower[i]->layer->age <= best->layer->age)
 			best = f->lower[i];
 	return best;
@@ -260,13 +72,11 @@ static int id_below(struct overlay *ov, const struct found *f, struct overlay_id
 	return rc ? rc : id_of_place(ov, p, &st, id);
 }
 
-static int find_identity(struct overlay *ov, struct found *f, struct search *s)
+static int find_identity(struct overlay *ov, struct object *dir, const char *shown, struct found *f)
 {
 	struct fdent *parent;
 	const char *name;
 	struct overlay_id own;
-	if (!f->upper && !f->nlower)
-		return -ENOENT;
 	if (!f->upper)
 		return id_below(ov, f, &f->id);
 	int rc = place_pin_parent(ov, f->upper, &parent, &name);
@@ -283,7 +93,7 @@ static int find_identity(struct overlay *ov, struct found *f, struct search *s)
 	if (S_ISDIR(f->st.stx_mode) && f->nlower &&
 	    (ov->layers[0].age >= eldest(f)->layer->age || format_getxattr(ov, parent->fd, name, "origin", &origin, 0) >= 0))
 		rc = id_below(ov, f, &f->id);
-	else if (S_ISDIR(f->st.stx_mode) || !origin_below(ov, parent->fd, name, s, &f->id))
+	else if (S_ISDIR(f->st.stx_mode) || !origin_below(ov, parent->fd, name, dir, shown, f))
 		f->id = own;
 out:
 	place_unpin(ov, parent);
@@ -292,52 +102,11 @@ out:
 
 static int merge(struct overlay *ov, struct object *dir, const char *name, struct found *f)
 {
-	struct search s = { .dir = dir, .name = strdup(name) };
-	bool have = false;
-	int rc = 0;
-	enum step step = GO_ON;
-	memset(f, 0, sizeof *f);
-	if (!s.name)
-		return -ENOMEM;
-	if (dir->upper) {
-		struct place *p = place_new(dir->upper->layer, dir->upper, name);
-		if (p)
-			step = look_at(ov, f, &s, p, true, false, false, &have, &rc);
-		else
-			rc = -ENOMEM;
-		place_put(ov, p);
-	}
-	f->name_in_upper = have;
-	if (!rc && step == GO_ON)
-		rc = look_below(ov, f, &s, first_lower(ov) - 1, &have);
-	if (!rc && have && f->metacopy)
-		rc = -EIO; /* data that is nowhere: an error for this object alone */
-	f->metacopy = f->upper && S_ISREG(f->st.stx_mode) && f->nlower;
-	if (!rc && have && !f->upper && S_ISREG(f->st.stx_mode) && f->nlower > 1)
-		f->metacopy = true;
-	f->indexed = !rc && have && !S_ISDIR(f->st.stx_mode) && !f->upper && f->st.stx_nlink > 1;
-	if (!rc && !have)
-		rc = -ENOENT;
+	int rc = merge_layers(ov, dir, name, f);
 	if (!rc)
-		rc = find_identity(ov, f, &s);
-	if (!rc && f->indexed)
-		rc = look_in_index(ov, f);
-	free(s.name);
-	free(s.path);
-	return rc;
-}
-
-/* Would the name show from below if the upper had nothing under it? */
-static int shows_below(struct overlay *ov, struct object *dir, const char *name, bool *shows)
-{
-	struct found f = { 0 };
-	struct search s = { .dir = dir, .name = strdup(name) };
-	bool have = false;
-	int rc = s.name ? look_below(ov, &f, &s, first_lower(ov) - 1, &have) : -ENOMEM;
-	*shows = have;
-	found_free(ov, &f);
-	free(s.name);
-	free(s.path);
+		rc = find_identity(ov, dir, name, f);
+	if (!rc && !S_ISDIR(f->st.stx_mode) && f->st.stx_nlink > 1)
+		rc = f->upper ? index_find_upper(ov, dir, name, f) : index_find_lower(ov, f);
 	return rc;
 }
 
@@ -349,7 +118,7 @@ int merge_name(struct overlay *ov, struct object *dir, const char *name, struct 
 	if (!f->name_in_upper && !f->upper_whiteout)
 		f->name_below = !rc; /* all that there is was looked at */
 	else if (dir->nlower) {
-		int rc2 = shows_below(ov, dir, name, &f->name_below);
+		int rc2 = merge_shows_below(ov, dir, name, &f->name_below);
 		if (rc2)
 			return rc2;
 	}
@@ -381,29 +150,15 @@ int name_state(struct overlay *ov, struct object *dir, const char *name, struct 
 		f->name_in_upper = !rc;
 	}
 	f->name_below = !f->name_in_upper;
-	return f->name_in_upper && dir->nlower ? shows_below(ov, dir, name, &f->name_below) : 0;
+	return f->name_in_upper && dir->nlower ? merge_shows_below(ov, dir, name, &f->name_below) : 0;
 }
 
 int merge_root(struct overlay *ov, struct object **root)
 {
-	struct found f = { 0 };
-	size_t n = ov->nlayers - ov->has_upper;
-	struct statx st;
-	int rc = 0;
-	for (size_t i = 0; i < n && !rc; i++) {
-		struct layer *l = first_lower(ov) + i;
-		char opaque = format_opaque(ov, l->root->fds[FD_READ]->fd, "");
-		rc = found_add_lower(&f, l->root, opaque);
-		if (opaque == 'y')
-			break;
-	}
-	if (ov->has_upper)
-		f.upper = place_get(ov->layers[0].root);
-	if (!rc)
-		rc = place_statx(ov, ov->layers[0].root, &f.st);
+	struct found f;
+	int rc = merge_roots(ov, &f);
 	/* The root's identity is its own: it must not change when a layer is added. */
 	f.id = (struct overlay_id){ .layer = 0xffff, .ino = 1, .gen = 0 };
-	(void)st;
 	if (!rc)
 		rc = object_from(ov, &f, NULL, NULL, root);
 	found_free(ov, &f);

@@ -55,10 +55,10 @@ int object_pin(struct overlay *ov, struct object *o, enum fd_kind kind, struct f
 	pthread_mutex_lock(&o->lock);
 	struct place *p = o->upper;
 	if (kind == FD_READ && o->metacopy)
-		p = o->lower[o->nlower - 1];
+		p = o->data;
 	else if (kind != FD_WRITE && !p)
 		p = o->lower[0];
-	int rc = o->dead || !p ? object_gone(o) : place_pin(ov, p, kind, ent);
+	int rc = o->dead || (!p && !o->metacopy) ? object_gone(o) : !p ? -EIO /* a metacopy whose data is nowhere */ : place_pin(ov, p, kind, ent);
 	pthread_mutex_unlock(&o->lock);
 	return rc == -ENOENT || rc == -ENOTDIR ? -ESTALE : rc;
 }
@@ -125,6 +125,7 @@ static void object_free(struct overlay *ov, struct object *o)
 		place_put(ov, o->upper);
 		for (size_t i = 0; i < o->nlower; i++)
 			place_put(ov, o->lower[i]);
+		place_put(ov, o->data);
 		free(o->lower);
 		free(o->lower_x);
 		free(o->name);
@@ -221,6 +222,7 @@ void found_free(struct overlay *ov, struct found *f)
 	place_put(ov, f->upper);
 	for (size_t i = 0; i < f->nlower; i++)
 		place_put(ov, f->lower[i]);
+	place_put(ov, f->data);
 	free(f->lower);
 	free(f->lower_x);
 	memset(f, 0, sizeof *f);
@@ -245,6 +247,7 @@ static struct object *object_new(struct found *f, struct object *parent, const c
 	o->lower = f->lower;
 	o->lower_x = f->lower_x;
 	o->nlower = f->nlower;
+	o->data = f->data;
 	o->parent = parent ? object_get(parent) : NULL;
 	o->used = true;
 	atomic_store(&o->refs, 1);
@@ -252,6 +255,7 @@ static struct object *object_new(struct found *f, struct object *parent, const c
 	f->lower = NULL;
 	f->lower_x = NULL;
 	f->nlower = 0;
+	f->data = NULL;
 	return o;
 }
 

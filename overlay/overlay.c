@@ -87,11 +87,13 @@ static int check_config(const struct overlay_config *c, char *err, size_t errlen
 	int rc = 0;
 	if (!c->nlowers && !c->upper)
 		return fail(err, errlen, -EINVAL, "no layer given: name at least one with --lower DIR or --upper DIR");
-	if (c->nlowers > MAX_LOWERS)
-		return fail(err, errlen, -EINVAL, "%zu lower layers given; at most %d are possible", c->nlowers, MAX_LOWERS);
+	if (c->nlowers + c->ndata_lowers > MAX_LOWERS)
+		return fail(err, errlen, -EINVAL, "%zu lower layers given; at most %d are possible", c->nlowers + c->ndata_lowers, MAX_LOWERS);
+	if (c->ndata_lowers && !c->nlowers)
+		return fail(err, errlen, -EINVAL, "a data-only lower needs a lower directory that refers to it: add --lower DIR");
 	if (c->work && !c->upper)
 		return fail(err, errlen, -EINVAL, "a work directory needs an upper layer: add --upper DIR or leave out --work");
-	struct checked *l = calloc(c->nlowers + 2, sizeof *l);
+	struct checked *l = calloc(c->nlowers + c->ndata_lowers + 2, sizeof *l);
 	if (!l)
 		return fail(err, errlen, -ENOMEM, "out of memory");
 	if (c->upper)
@@ -102,6 +104,8 @@ static int check_config(const struct overlay_config *c, char *err, size_t errlen
 		rc = fail(err, errlen, -EXDEV, "upper %s and work %s are on different file systems: put the work directory beside the upper", c->upper, c->work);
 	for (size_t i = 0; !rc && i < c->nlowers; i++)
 		rc = check_layer(c->lowers[i], false, &l[n++], err, errlen);
+	for (size_t i = 0; !rc && i < c->ndata_lowers; i++)
+		rc = check_layer(c->data_lowers[i], false, &l[n++], err, errlen);
 	for (size_t i = 0; !rc && i < n; i++)
 		for (size_t j = 0; !rc && j < i; j++)
 			rc = check_pair(&l[i], &l[j], err, errlen);
@@ -109,47 +113,11 @@ static int check_config(const struct overlay_config *c, char *err, size_t errlen
 	return rc;
 }
 
-/* Two servers over one upper would empty each other's work directory. The lock goes with the process. */
-static int lock_dir(int fd, const char *path, char *err, size_t errlen)
-{
-	if (!flock(fd, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) /* where a file system knows no locks, the user has to know */
-		return 0;
-	return fail(err, errlen, -EBUSY, "%s is in use by another overnfsd: stop that one first, or take another upper and work directory", path);
-}
-
 static int open_dir_at(int base, const char *name)
 {
 	if (mkdirat(base, name, 0700) && errno != EEXIST)
 		return -errno;
 	return open_beneath(base, name, O_RDONLY | O_DIRECTORY);
-}
-
-/* overlayfs leaves a note where a work directory must not be used again; anything unknown under incompat/ is refused. */
-static int check_incompat(int base, char *err, size_t errlen)
-{
-	int fd = open_beneath(base, "work/incompat", O_RDONLY | O_DIRECTORY);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	int rc = 0;
-	for (struct dirent *e; d && !rc && (e = readdir(d));)
-		if (*e->d_name != '.')
-			rc = fail(err, errlen, -EINVAL, "the work directory says work/incompat/%s: %s", e->d_name,
-				  strcmp(e->d_name, "volatile") ? "a feature that overnfsd does not know" : "a volatile mount crashed here; its upper can't be trusted");
-	if (d)
-		closedir(d);
-	return rc;
-}
-
-/* Before anything is changed. A reserved work directory goes with the upper. */
-static int lock_upper(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
-{
-	int rc = lock_dir(ov->layers[0].root->fds[FD_READ]->fd, c->upper, err, errlen);
-	if (rc || !c->work)
-		return rc;
-	ov->base_fd = open(c->work, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (ov->base_fd < 0)
-		return fail(err, errlen, -errno, "work directory %s: %s", c->work, strerror(errno));
-	rc = lock_dir(ov->base_fd, c->work, err, errlen);
-	return rc ? rc : check_incompat(ov->base_fd, err, errlen);
 }
 
 static int open_work(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
@@ -161,7 +129,7 @@ static int open_work(struct overlay *ov, const struct overlay_config *c, char *e
 		ov->base_fd = open_dir_at(ov->layers[0].root->fds[FD_READ]->fd, ".overnfsd");
 		if (ov->base_fd < 0)
 			return fail(err, errlen, ov->base_fd, "work directory: can't be made in the upper: %s", strerror(-ov->base_fd));
-		if ((rc = check_incompat(ov->base_fd, err, errlen)))
+		if ((rc = claim_incompat(ov->base_fd, err, errlen)))
 			return rc;
 	}
 	ov->work_fd = open_dir_at(ov->base_fd, "work");
@@ -180,7 +148,7 @@ static int open_work(struct overlay *ov, const struct overlay_config *c, char *e
 		snprintf(path, sizeof path, "/proc/self/fd/%d/index", ov->base_fd);
 		ov->has_index = !layer_open(ov, &ov->index_layer, path, false, e, sizeof e);
 	}
-	return 0;
+	return claim_upper(ov, err, errlen);
 }
 
 static bool can_use_trusted(int fd)
@@ -222,6 +190,11 @@ static int open_layers(struct overlay *ov, const struct overlay_config *c, char 
 		rc = layer_open(ov, &ov->layers[ov->nlayers++], c->upper, false, err, errlen);
 	for (size_t i = 0; !rc && i < c->nlowers; i++)
 		rc = layer_open(ov, &ov->layers[ov->nlayers++], c->lowers[i], true, err, errlen);
+	ov->data_layers = calloc(c->ndata_lowers + 1, sizeof *ov->data_layers);
+	if (!rc && !ov->data_layers)
+		rc = fail(err, errlen, -ENOMEM, "out of memory");
+	for (size_t i = 0; !rc && i < c->ndata_lowers; i++)
+		rc = layer_open(ov, &ov->data_layers[ov->ndata_layers++], c->data_lowers[i], true, err, errlen);
 	return rc;
 }
 
@@ -238,13 +211,19 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 	int rc = open_layers(ov, c, err, errlen);
 	if (rc || !ov->layers[0].root) /* there is one: check_config saw to it */
 		return rc;
-	if (ov->has_upper && (rc = lock_upper(ov, c, err, errlen)))
+	if (ov->has_upper && (rc = claim_lock(ov, err, errlen)))
 		return rc;
 	ov->privileged = geteuid() == 0;
 	int top = ov->layers[0].root->fds[FD_READ]->fd;
 	bool trusted = !c->userxattr && ov->privileged && (!ov->has_upper || c->read_only || can_use_trusted(top));
 	ov->prefix = trusted ? "trusted.overlay." : "user.overlay.";
 	ov->writable = ov->has_upper && !c->read_only;
+	/* Linux neither makes nor follows metacopies in user.*, which any owner of a file can set: with a redirect one would read whatever
+	 * file the server can. Data-only layers hold nothing secret. A directory's redirect is as good as a way around its parents' permissions. */
+	ov->makes_metacopy = trusted && !c->no_metacopy && !c->no_redirect;
+	ov->follows_metacopy = trusted;
+	ov->makes_redirects = !c->no_redirect;
+	ov->distrusts_lowers = !trusted && ov->privileged;
 	if (ov->has_upper) {
 		rc = open_work(ov, c, err, errlen);
 		if (!rc && (rc = identity_open(ov->map_fd, !c->offline, c->log, &ov->identity)))
@@ -312,6 +291,8 @@ void overlay_close(struct overlay *ov)
 		layer_close(ov, &ov->index_layer);
 	for (size_t i = 0; i < ov->nlayers; i++)
 		layer_close(ov, &ov->layers[i]);
+	for (size_t i = 0; i < ov->ndata_layers; i++)
+		layer_close(ov, &ov->data_layers[i]);
 	if (ov->map)
 		map_close(ov->map);
 	if (ov->identity)
@@ -326,6 +307,7 @@ void overlay_close(struct overlay *ov)
 	for (int i = 0; i < LISTING_READERS; i++)
 		pthread_mutex_destroy(&ov->listing_readers[i]);
 	free(ov->layers);
+	free(ov->data_layers);
 	free(ov->name);
 	free(ov);
 }

@@ -81,6 +81,8 @@ struct layer_move {
 struct overlay_config {
 	const char *const *lowers; /* topmost first */
 	size_t nlowers;
+	const char *const *data_lowers; /* below all, reached by redirects of metacopies alone, never listed */
+	size_t ndata_lowers;
 	const char *upper; /* NULL: read-only */
 	const char *work; /* NULL with an upper: a reserved directory in the upper's root */
 	const char *name; /* the export's path: part of what the fsid is made of */
@@ -90,7 +92,9 @@ struct overlay_config {
 	size_t nmoves;
 	bool offline; /* for overnfsctl: look, change nothing on disk */
 	bool sync; /* a change is on disk before the call returns */
-	bool userxattr; /* user.overlay.* even where trusted.* would work */
+	bool userxattr; /* user.overlay.* even where trusted.* would work; then no metacopies are made or followed, as in Linux */
+	bool no_metacopy; /* copy data up with every change of attributes */
+	bool no_redirect; /* a directory with parts below is not renamed (-EXDEV), a large file is copied whole: Linux with userxattr mounts such an upper */
 	size_t max_objects; /* bound of the object table; 0: default */
 	size_t listing_bytes; /* bound of the directory listings in memory; 0: default */
 	size_t max_fds; /* bound of the descriptor cache; 0: from RLIMIT_NOFILE */

@@ -44,12 +44,19 @@ static int remove_locked(struct overlay *ov, struct object *dir, const char *nam
 		rc = place_pin(ov, dir->upper, FD_PATH, &parent);
 	if (rc)
 		return rc;
-	if (o->indexed && o->upper)
-		rc = nlink_adjust(ov, o, f->name_in_upper ? 0 : -1);
+	bool indexed = index_has(ov, o), in_upper = f->name_in_upper;
+	if (indexed)
+		pthread_mutex_lock(&ov->index_lock);
+	if (indexed && !in_upper) { /* its going must take one from the copy's count */
+		rc = index_link_up(ov, o, dir, parent->fd, name);
+		in_upper = !rc;
+	}
+	if (!rc && indexed)
+		rc = index_keep_nlink(ov, o);
 	if (rc)
 		goto out;
-	if (f->name_below || !f->name_in_upper) {
-		rc = whiteout_name(ov, parent->fd, name, f->name_in_upper);
+	if (f->name_below || !in_upper) {
+		rc = whiteout_name(ov, parent->fd, name, in_upper);
 	} else if (is_dir && unlinkat(parent->fd, name, AT_REMOVEDIR)) {
 		rc = -errno;
 		if (rc == -ENOTEMPTY || rc == -EEXIST) { /* whiteouts that hide nothing more: they go with it */
@@ -65,11 +72,13 @@ static int remove_locked(struct overlay *ov, struct object *dir, const char *nam
 	if (rc)
 		goto out;
 	bool last = is_dir || a.nlink <= 1;
-	if (last && o->indexed && o->upper && o->upper->layer == &ov->index_layer)
-		unlinkat(ov->index_layer.root->fds[FD_PATH]->fd, o->upper->name, 0);
+	if (last && indexed)
+		index_remove(ov, o);
 	name_is_gone(ov, o, dir, name, last);
 	attr_forget(o);
 out:
+	if (indexed)
+		pthread_mutex_unlock(&ov->index_lock);
 	place_unpin(ov, parent);
 	return rc;
 }
@@ -105,6 +114,8 @@ static int remove_name(struct overlay *ov, const struct overlay_cred *cred, stru
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (!rc)
 		rc = copy_up(ov, dir, false);
+	if (!rc && o->indexed) /* the count of its other names is kept on the copy */
+		rc = copy_up(ov, o, false);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	pthread_mutex_lock(&dir->dir_lock);
 	wcc_before(ov, dir, wcc);

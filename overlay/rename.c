@@ -7,52 +7,13 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The path of a place from its layer's root, "/a/b"; malloc'ed. */
-static char *place_path(const struct place *place)
+/* What is below comes along: of a directory that merges, and of a metacopy. A directory of the upper alone must not merge at its new place.
+ * Before the move: a crash between leaves a redirect to where it is anyway, or an opaque mark that hides nothing. */
+static int mark_before_move(struct overlay *ov, struct object *o, int dirfd, const char *name, bool same_parent, bool below_new)
 {
-	size_t len = 0;
-	for (const struct place *p = place; p->parent; p = p->parent)
-		len += strlen(p->name) + 1;
-	char *path = malloc(len + 1);
-	if (!path)
-		return NULL;
-	path[len] = 0;
-	for (const struct place *p = place; p->parent; p = p->parent) {
-		size_t n = strlen(p->name);
-		len -= n + 1;
-		path[len] = '/';
-		memcpy(path + len + 1, p->name, n);
-	}
-	return path;
-}
-
-/* The whole way, from the layer's root: right wherever the directory is moved to. Some file systems hold no more than a block in an xattr: a way
- * that is too long for this one can't be kept, and the client copies, as between file systems (Linux does so above 256 bytes). */
-static int set_redirect(struct overlay *ov, int dirfd, const char *name, const char *value)
-{
-	enum { FITS_ANYWHERE = 256 };
-	size_t len = strlen(value);
-	int rc = format_setxattr(ov, dirfd, name, "redirect", value, len);
-	bool too_long = rc == -ENOSPC || rc == -E2BIG || rc == -ERANGE;
-	return too_long && len > FITS_ANYWHERE ? -EXDEV : rc;
-}
-
-/* A directory that merges with lowers takes the way to them along; a pure one must not merge at its new place. Before the move: a crash
- * between leaves a redirect to where it is anyway, or an opaque mark that hides nothing. */
-static int mark_directory(struct overlay *ov, struct object *o, int dirfd, const char *name, bool same_parent, bool below_new)
-{
-	int rc = 0;
-	if (o->nlower) {
-		char *path = place_path(o->lower[0]);
-		if (!path)
-			return -ENOMEM;
-		bool bare = same_parent && o->parent && o->parent->nlower && o->lower[0]->parent == o->parent->lower[0];
-		rc = set_redirect(ov, dirfd, name, bare ? strrchr(path, '/') + 1 : path);
-		free(path);
-	} else if (below_new) {
-		rc = format_setxattr(ov, dirfd, name, "opaque", "y", 1);
-	}
-	return rc;
+	if (o->type == S_IFDIR ? o->nlower != 0 : o->metacopy)
+		return redirect_set(ov, o, dirfd, name, same_parent);
+	return o->type == S_IFDIR && below_new ? format_setxattr(ov, dirfd, name, "opaque", "y", 1) : 0;
 }
 
 struct moving {
@@ -125,11 +86,16 @@ static int move_locked(struct overlay *ov, struct moving *m)
 	struct overlay_attr target;
 	int rc = m->target ? attr_get(ov, m->target, &target) : 0;
 	if (!rc && !m->f.name_in_upper) /* an indexed file: this name was still the lower's */
-		rc = link_into(ov, m->o, m->from_fd->fd, m->oldname, false);
-	if (!rc && is_dir)
-		rc = mark_directory(ov, m->o, m->from_fd->fd, m->oldname, m->from == m->to, m->t.name_below);
-	if (!rc && m->target && m->target->indexed && m->target->upper)
-		rc = nlink_adjust(ov, m->target, m->t.name_in_upper ? 0 : -1);
+		rc = index_has(ov, m->o) ? index_link_up(ov, m->o, m->from, m->from_fd->fd, m->oldname) :
+					   link_into(ov, m->o, m->from_fd->fd, m->oldname, false);
+	if (!rc)
+		rc = mark_before_move(ov, m->o, m->from_fd->fd, m->oldname, m->from == m->to, m->t.name_below);
+	if (!rc && m->target && index_has(ov, m->target) && !m->t.name_in_upper) {
+		rc = index_link_up(ov, m->target, m->to, m->to_fd->fd, m->newname);
+		m->t.name_in_upper = !rc;
+	}
+	if (!rc && m->target && index_has(ov, m->target))
+		rc = index_keep_nlink(ov, m->target);
 	if (!rc && m->t.name_in_upper && is_dir)
 		rc = clear_target(ov, m);
 	if (rc)
@@ -142,6 +108,8 @@ static int move_locked(struct overlay *ov, struct moving *m)
 	} else if (renameat2(m->from_fd->fd, m->oldname, m->to_fd->fd, m->newname, whiteout ? RENAME_WHITEOUT : 0)) {
 		return -errno;
 	}
+	if (m->target && !is_dir && target.nlink <= 1 && index_has(ov, m->target))
+		index_remove(ov, m->target);
 	if (m->target)
 		name_is_gone(ov, m->target, m->to, m->newname, is_dir || target.nlink <= 1);
 	return 0;
@@ -188,7 +156,8 @@ static int rename_locked(struct overlay *ov, const struct overlay_cred *cred, st
 	rc = check(ov, cred, m);
 	if (rc)
 		return rc;
-	if (!m->o->upper || !m->from->upper || !m->to->upper || m->o->metacopy)
+	if (!m->o->upper || !m->from->upper || !m->to->upper || (m->target && m->target->indexed && !m->target->upper) ||
+	    (m->o->metacopy && !ov->makes_redirects))
 		return -EAGAIN; /* not copied up (any more: another object came under the name) */
 	rc = place_pin(ov, m->from->upper, FD_PATH, &m->from_fd);
 	if (!rc)

@@ -78,14 +78,15 @@ static int kept_key(struct overlay *ov, uint8_t key[16])
 int state_key(struct overlay *ov)
 {
 	int rc = 0;
-	uint8_t hash[16];
+	uint8_t hash[16], uuid[16]; /* the overlay's own id where it has one: it outlives the key */
+	bool has_uuid = ov->has_upper && claim_uuid(ov, uuid);
 	if (ov->config.key)
 		memcpy(ov->key, ov->config.key, 16);
 	else if (ov->identity)
 		rc = kept_key(ov, ov->key);
 	else
 		stateless_key(ov->key);
-	crypto_generichash(hash, sizeof hash, (const uint8_t *)ov->name, strlen(ov->name), ov->key, 16);
+	crypto_generichash(hash, sizeof hash, (const uint8_t *)ov->name, strlen(ov->name), has_uuid ? uuid : ov->key, 16);
 	memcpy(&ov->fsid, hash, 8);
 	return rc;
 }

@@ -143,25 +143,3 @@ unlock:
 	pthread_mutex_unlock(&o->lock);
 	return rc;
 }
-
-int nlink_adjust(struct overlay *ov, struct object *o, int by)
-{
-	struct fdent *parent;
-	const char *name;
-	char v[32];
-	struct statx st;
-	struct overlay_attr a;
-	attr_forget(o);
-	int rc = attr_get(ov, o, &a);
-	if (!rc)
-		rc = place_pin_parent(ov, o->upper, &parent, &name);
-	if (rc)
-		return rc;
-	rc = statx_at(parent->fd, name, &st);
-	/* relative to what the upper's count is now: the caller's own link or unlink comes after, and says so by by */
-	snprintf(v, sizeof v, "U%+ld", (long)a.nlink + by - (long)st.stx_nlink);
-	if (!rc)
-		rc = format_setxattr(ov, parent->fd, name, "nlink", v, strlen(v));
-	place_unpin(ov, parent);
-	return rc;
-}

@@ -1,0 +1,254 @@
+/*
+ * index.c: lower files of several names stay one object when they are copied up: the copy is linked in <work>/index under the hex of its origin,
+ * and every name of the lower file leads to it, as in Linux with index=on. Names that are still the lower's count too, so the copy's own
+ * count of links is wrong, and the right one stands in its xattr overlay.nlink: "U+n", relative to the copy's, moves along when a name
+ * is linked or unlinked; "L+n", relative to the lower file's, stays when a lower's name becomes the copy's. So a crash at any moment leaves it right.
+ */
+#include "internal.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int index_fd(struct overlay *ov)
+{
+	return ov->index_layer.root->fds[FD_PATH]->fd;
+}
+
+static void to_hex(const uint8_t *bytes, size_t len, char hex[321])
+{
+	for (size_t i = 0; i < len; i++)
+		sprintf(hex + 2 * i, "%02x", bytes[i]);
+	hex[2 * len] = 0;
+}
+
+int index_name(const struct layer *layer, int dirfd, const char *name, char hex[321])
+{
+	uint8_t origin[160];
+	size_t len = format_make_origin(layer, dirfd, name, origin);
+	to_hex(origin, len, hex);
+	return len ? 0 : -EOPNOTSUPP;
+}
+
+int index_open(struct overlay *ov)
+{
+	int rc = 0;
+	pthread_mutex_lock(&ov->index_lock);
+	if (!ov->has_index) {
+		char err[256];
+		char path[64];
+		if (mkdirat(ov->base_fd, "index", 0700) && errno != EEXIST)
+			rc = -errno;
+		snprintf(path, sizeof path, "/proc/self/fd/%d/index", ov->base_fd);
+		if (!rc)
+			rc = layer_open(ov, &ov->index_layer, path, false, err, sizeof err);
+		if (!rc)
+			claim_index(ov);
+		ov->has_index = !rc;
+	}
+	pthread_mutex_unlock(&ov->index_lock);
+	return rc;
+}
+
+/* Parses overlay.nlink: 'U' or 'L', or 0 where there is none (that makes sense). */
+static char read_nlink(struct overlay *ov, int dirfd, const char *name, long *by)
+{
+	char v[32] = "", *end;
+	if (format_getxattr(ov, dirfd, name, "nlink", v, sizeof v - 1) < 3 || (*v != 'U' && *v != 'L') || (v[1] != '+' && v[1] != '-'))
+		return 0;
+	*by = strtol(v + 1, &end, 10);
+	return *end ? 0 : *v;
+}
+
+static int write_nlink(struct overlay *ov, int dirfd, const char *name, char relative_to, long by)
+{
+	char v[32];
+	snprintf(v, sizeof v, "%c%+ld", relative_to, by);
+	return format_setxattr(ov, dirfd, name, "nlink", v, strlen(v));
+}
+
+uint32_t index_nlink(struct overlay *ov, struct object *o, uint32_t upper_nlink)
+{
+	struct fdent *parent;
+	const char *name;
+	struct statx st;
+	long by, n = -1;
+	if (place_pin_parent(ov, o->upper, &parent, &name))
+		return upper_nlink;
+	char relative_to = read_nlink(ov, parent->fd, name, &by);
+	if (relative_to == 'U')
+		n = (long)upper_nlink + by;
+	else if (relative_to == 'L' && o->nlower && !place_statx(ov, o->lower[0], &st))
+		n = (long)st.stx_nlink + by;
+	place_unpin(ov, parent);
+	return n > 0 ? (uint32_t)n : upper_nlink;
+}
+
+/* A crash left the count relative to the lower, here at hand for once: from now on it is relative to the copy. */
+static int settle(struct overlay *ov, const char *hex, const struct statx *st, struct place *lower)
+{
+	struct statx below;
+	long by;
+	if (!ov->writable || read_nlink(ov, index_fd(ov), hex, &by) != 'L')
+		return 0;
+	int rc = place_statx(ov, lower, &below);
+	return rc ? rc : write_nlink(ov, index_fd(ov), hex, 'U', (long)below.stx_nlink + by - (long)st->stx_nlink);
+}
+
+int index_find_lower(struct overlay *ov, struct found *f)
+{
+	struct fdent *parent;
+	const char *name;
+	char hex[321];
+	struct statx st;
+	f->indexed = true;
+	if (!ov->has_index)
+		return 0;
+	int rc = place_pin_parent(ov, f->lower[0], &parent, &name);
+	if (rc)
+		return rc;
+	rc = index_name(f->lower[0]->layer, parent->fd, name, hex);
+	place_unpin(ov, parent);
+	if (rc || statx_at(index_fd(ov), hex, &st))
+		return 0;
+	if ((st.stx_mode & S_IFMT) != (f->st.stx_mode & S_IFMT))
+		return -EIO; /* a whiteout there says that no name of it is left; yet here is one */
+	rc = settle(ov, hex, &st, f->lower[0]);
+	int meta = rc ? rc : format_metacopy(ov, index_fd(ov), hex, NULL);
+	if (meta < 0)
+		return meta;
+	if (meta && !f->metacopy)
+		f->data = place_get(f->lower[0]);
+	f->metacopy = meta;
+	f->st = st;
+	f->upper = place_new(&ov->index_layer, ov->index_layer.root, hex);
+	return f->upper ? 0 : -ENOMEM;
+}
+
+/* The lower of this name, where the copy was not linked up under another before the crash. */
+static int settle_by_name(struct overlay *ov, struct object *dir, const char *name, const char *hex, const struct statx *st)
+{
+	char own[321];
+	int rc = 0;
+	for (size_t i = 0; i < dir->nlower && !rc; i++) {
+		struct place *p = place_new(dir->lower[i]->layer, dir->lower[i], name);
+		struct fdent *fd;
+		if (!p)
+			return -ENOMEM;
+		if (!place_pin(ov, dir->lower[i], FD_PATH, &fd)) {
+			if (!index_name(p->layer, fd->fd, name, own) && !strcmp(own, hex))
+				rc = settle(ov, hex, st, p);
+			place_unpin(ov, fd);
+		}
+		place_put(ov, p);
+	}
+	return rc;
+}
+
+/* Its place is the entry in the index then: that one stays whatever becomes of the name. */
+int index_find_upper(struct overlay *ov, struct object *dir, const char *name, struct found *f)
+{
+	uint8_t origin[160];
+	char hex[321];
+	struct fdent *parent;
+	const char *own;
+	struct statx st;
+	if (!ov->has_index)
+		return 0;
+	int rc = place_pin_parent(ov, f->upper, &parent, &own);
+	if (rc)
+		return rc;
+	ssize_t n = format_getxattr(ov, parent->fd, own, "origin", origin, sizeof origin);
+	place_unpin(ov, parent);
+	if (n <= 0)
+		return 0;
+	to_hex(origin, (size_t)n, hex);
+	if (statx_at(index_fd(ov), hex, &st) || st.stx_ino != f->st.stx_ino)
+		return 0;
+	struct place *entry = place_new(&ov->index_layer, ov->index_layer.root, hex);
+	if (!entry)
+		return -ENOMEM;
+	place_put(ov, f->upper);
+	f->upper = entry;
+	f->indexed = true;
+	return settle_by_name(ov, dir, name, hex, &st);
+}
+
+bool index_has(struct overlay *ov, struct object *o)
+{
+	return o->indexed && o->upper && o->upper->layer == &ov->index_layer;
+}
+
+int index_keep_nlink(struct overlay *ov, struct object *o)
+{
+	struct statx st;
+	long by;
+	int rc = 0;
+	pthread_mutex_lock(&o->lock);
+	if (read_nlink(ov, index_fd(ov), o->upper->name, &by) != 'U') {
+		rc = statx_at(index_fd(ov), o->upper->name, &st);
+		if (!rc)
+			rc = write_nlink(ov, index_fd(ov), o->upper->name, 'U', (long)index_nlink(ov, o, st.stx_nlink) - (long)st.stx_nlink);
+	}
+	pthread_mutex_unlock(&o->lock);
+	return rc;
+}
+
+/* How many names the lower file under this name has. */
+static int lower_nlink(struct overlay *ov, struct object *dir, const char *name, long *n)
+{
+	int rc = -ENOENT;
+	for (size_t i = 0; i < dir->nlower && rc == -ENOENT; i++) {
+		struct fdent *fd;
+		struct statx st;
+		rc = place_pin(ov, dir->lower[i], FD_PATH, &fd);
+		if (rc)
+			continue;
+		rc = statx_at(fd->fd, name, &st);
+		*n = rc ? 0 : st.stx_nlink;
+		place_unpin(ov, fd);
+	}
+	return rc;
+}
+
+int index_link_up(struct overlay *ov, struct object *o, struct object *dir, int dirfd, const char *name)
+{
+	struct statx st;
+	long n, below = 0;
+	int rc = lower_nlink(ov, dir, name, &below);
+	if (rc)
+		return rc;
+	mark_impure(ov, dir, dirfd);
+	pthread_mutex_lock(&o->lock); /* nobody looks at the count meanwhile */
+	rc = statx_at(index_fd(ov), o->upper->name, &st);
+	n = rc ? 0 : (long)index_nlink(ov, o, st.stx_nlink);
+	if (!rc)
+		rc = write_nlink(ov, index_fd(ov), o->upper->name, 'L', n - below);
+	if (!rc) {
+		rc = linkat(index_fd(ov), o->upper->name, dirfd, name, 0) ? -errno : 0;
+		int rc2 = write_nlink(ov, index_fd(ov), o->upper->name, 'U', n - (long)st.stx_nlink - !rc);
+		rc = rc ? rc : rc2;
+	}
+	o->attr_valid = false;
+	pthread_mutex_unlock(&o->lock);
+	return rc;
+}
+
+int index_install(struct overlay *ov, int dirfd, const char *name, const char *hex)
+{
+	int rc = write_nlink(ov, dirfd, name, 'L', 0);
+	return rc ? rc : linkat(dirfd, name, index_fd(ov), hex, 0) ? -errno : 0;
+}
+
+void index_remove(struct overlay *ov, struct object *o)
+{
+	struct statx st;
+	if (statx_at(index_fd(ov), o->upper->name, &st))
+		return;
+	if (st.stx_nlink == 1)
+		unlinkat(index_fd(ov), o->upper->name, 0);
+	else /* a lower got another name behind our back: as Linux, the names that are left count */
+		write_nlink(ov, index_fd(ov), o->upper->name, 'U', -1);
+}
