@@ -13,7 +13,7 @@ LDLIBS += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread
 
 RPC_SRC = $(wildcard rpc/*.c)
 OVERLAY_SRC = $(wildcard overlay/*.c)
-NFS3_SRC = $(filter-out nfs3/main.c,$(wildcard nfs3/*.c))
+NFS3_SRC = $(filter-out nfs3/main.c nfs3/overnfsctl.c,$(wildcard nfs3/*.c))
 GEN = $(BUILD)/gen/nfs3.h $(BUILD)/gen/mount3.h
 GEN_SRC = $(BUILD)/gen/nfs3_xdr.c $(BUILD)/gen/mount3_xdr.c
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
@@ -25,9 +25,13 @@ AREAS = $(filter-out unit,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
 WIRE = $(foreach a,$(AREAS),$(patsubst %.c,$(BUILD)/%,$(wildcard tests/$(a)/test_*.c)))
 
 .PHONY: all help run check deps unit e2e asan tsan lint install clean bench
-all: $(BUILD)/overnfsd ## build the daemon, in build/
+all: $(BUILD)/overnfsd $(BUILD)/overnfsctl ## build the daemon, in build/
 
 $(BUILD)/overnfsd: $(BUILD)/nfs3/main.o $(LIB_OBJ)
+	@echo "  link $@"
+	$(V)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/overnfsctl: $(BUILD)/nfs3/overnfsctl.o $(LIB_OBJ)
 	@echo "  link $@"
 	$(V)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
@@ -96,6 +100,7 @@ bench: all bench-tools ## measure against the bare echo server and, where instal
 
 install: all ## install below $(DESTDIR)$(PREFIX)
 	install -D -m 755 $(BUILD)/overnfsd $(DESTDIR)$(PREFIX)/sbin/overnfsd
+	install -D -m 755 $(BUILD)/overnfsctl $(DESTDIR)$(PREFIX)/sbin/overnfsctl
 	for page in etc/*.[1-8]; do install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; done
 	install -D -m 644 etc/overnfsd.conf $(DESTDIR)$(PREFIX)/share/doc/overnfsd/overnfsd.conf
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system

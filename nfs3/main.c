@@ -83,6 +83,7 @@ static int open_export(void)
 				    .name = options.export_path, .key = options.key_file ? key : NULL, .read_only = options.read_only,
 				    .sync = options.sync, .userxattr = options.userxattr, .no_metacopy = options.no_metacopy,
 				    .no_redirect = options.no_redirect, .max_objects = options.max_objects,
+				    .moves = options.moved, .nmoves = options.nmoved,
 				    .before_block = rpc_blocking, .log = log_line };
 	if (overlay_open(&c, &export.ov, err, sizeof err)) {
 		if (key_made)

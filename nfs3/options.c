@@ -150,6 +150,20 @@ static const char *set_key_file(struct options *o, const char *v)
 	return NULL;
 }
 
+static const char *add_moved(struct options *o, const char *v)
+{
+	const char *equals = strchr(v, '=');
+	if (o->nmoved == OPTIONS_MOVES)
+		return "at most 500 layers can have moved";
+	if (*v != '/' || !equals || equals[1] != '/')
+		return "it must be OLD=NEW, two absolute paths: where the layer was, and the --lower or --upper that it is now";
+	const char *from = keep(v, (size_t)(equals - v));
+	if (!from)
+		return "out of memory";
+	o->moved[o->nmoved++] = (struct layer_move){ .from = from, .to = equals + 1 };
+	return NULL;
+}
+
 static const char *set_pid_file(struct options *o, const char *v)
 {
 	o->pid_file = v;
@@ -181,6 +195,8 @@ SWITCH(no_redirect, o->no_redirect = true, o->no_redirect = false)
 SWITCH(foreground, o->foreground = true, o->foreground = false)
 SWITCH(json, o->json = true, o->json = false)
 
+SWITCH(repair, o->repair = true, o->repair = false)
+
 static setter read_config;
 
 static const struct row {
@@ -211,13 +227,29 @@ static const struct row {
 	{ "no-metacopy", NULL, set_no_metacopy, "copy data up with every change, not only when data changes" },
 	{ "no-redirect", NULL, set_no_redirect, "refuse to rename lower directories; Linux with userxattr mounts no upper with redirects" },
 	{ "key-file", "FILE", set_key_file, "key of the handles, 32 hex digits: the same on two servers of one image gives the same handles" },
+	{ "moved", "OLD=NEW", add_moved, "the layer at path NEW is the one that was at OLD: keep its handles (needed only where a start says so)" },
 	{ "config", "FILE", read_config, "read options from FILE, 'name = value' each" },
 	{ "pid-file", "FILE", set_pid_file, "write the server's pid there" },
 	{ "foreground", NULL, set_foreground, "stay in the foreground and log to stderr" },
 	{ "log-level", "L", set_log_level, "error, warning, notice, info or debug (default info)" },
-	{ "json", NULL, set_json, "say what is served as one line of JSON" },
+	{ "json", NULL, set_json, "speak JSON, one line, instead of words" },
+	{ "repair", NULL, set_repair, "mend what is wrong" },
 };
 enum { ROWS = sizeof rows / sizeof *rows };
+
+/* overnfsctl has the options that say which layers, and its own, which are not the server's. */
+static const char *program = "overnfsd", *ctl_usage;
+
+static bool is_offered(const struct row *row)
+{
+	static const char *const shared[] = { "lower", "data-lower", "upper", "work", "userxattr", "moved", "config", "json" };
+	bool own = !strcmp(row->name, "repair");
+	if (!ctl_usage)
+		return !own;
+	for (size_t i = 0; i < sizeof shared / sizeof *shared; i++)
+		own |= !strcmp(row->name, shared[i]);
+	return own;
+}
 
 static const char *nearest(const char *name, const char *dashes);
 
@@ -251,20 +283,20 @@ static const char *nearest(const char *name, const char *dashes)
 			n++;
 		if (strlen(name) > 2 && strstr(rows[i].name, name))
 			n = strlen(name);
-		if (n > most) {
+		if (n > most && is_offered(&rows[i])) {
 			most = n;
 			best = i;
 		}
 	}
 	if (most < 2)
-		return "there is no such option; overnfsd --help lists them";
+		return ctl_usage ? "there is no such option; overnfsctl --help lists them" : "there is no such option; overnfsd --help lists them";
 	snprintf(err, sizeof err, "there is no such option; did you mean %s%s?", dashes, rows[best].name);
 	return err;
 }
 
 static void print_help(void)
 {
-	puts("overnfsd serves a merged tree over NFSv3: read-only lower directories under a writable upper one.\n\n"
+	puts(ctl_usage ? ctl_usage :"overnfsd serves a merged tree over NFSv3: read-only lower directories under a writable upper one.\n\n"
 	     "  overnfsd --lower DIR [--lower DIR...] [--upper DIR [--work DIR]] [options]\n\n"
 	     "Serve a base with its changes kept apart, then mount it:\n"
 	     "  overnfsd --lower /srv/base --upper /srv/changes\n"
@@ -273,6 +305,8 @@ static void print_help(void)
 	     "  overnfsd --lower /srv/base --upper /srv/changes --listen 0.0.0.0 --clients 192.168.1.0/24\n\nOptions:");
 	for (size_t i = 0; i < ROWS; i++) {
 		char left[40];
+		if (!is_offered(&rows[i]))
+			continue;
 		snprintf(left, sizeof left, "--%s%s%s", rows[i].name, rows[i].argument ? " " : "", rows[i].argument ? rows[i].argument : "");
 		printf("  %-22s %s\n", left, rows[i].help);
 	}
@@ -281,7 +315,7 @@ static void print_help(void)
 
 static int complain(const char *option, const char *value, const char *right)
 {
-	fprintf(stderr, "overnfsd: --%s%s%s: %s\n", option, value ? " " : "", value ? value : "", right);
+	fprintf(stderr, "%s: --%s%s%s: %s\n", program, option, value ? " " : "", value ? value : "", right);
 	return 1;
 }
 
@@ -291,7 +325,7 @@ static int check(struct options *o)
 	if (o->read_write && !o->upper)
 		return complain("rw", NULL, "needs a writable layer: add --upper DIR");
 	if (!o->nlowers && !o->upper) {
-		fputs("overnfsd: no layer given: name at least one with --lower DIR or --upper DIR (overnfsd --help shows examples)\n", stderr);
+		fprintf(stderr, "%s: no layer given: name at least one with --lower DIR or --upper DIR (%s --help shows examples)\n", program, program);
 		return 1;
 	}
 	o->default_clients = !o->clients.n;
@@ -307,14 +341,14 @@ static int complain_of(int c, const char *argument)
 {
 	char name[64];
 	if (c == ':')
-		return complain(rows[optopt].name, NULL, "it needs a value; overnfsd --help shows it");
+		return complain(rows[optopt].name, NULL, "it needs a value; --help shows it");
 	if (optopt > ' ' && optopt < 256) { /* a letter; an index into rows or 0 otherwise */
-		fprintf(stderr, "overnfsd: -%c: there is no such option; overnfsd --help lists them\n", optopt);
+		fprintf(stderr, "%s: -%c: there is no such option; %s --help lists them\n", program, optopt, program);
 		return 1;
 	}
 	snprintf(name, sizeof name, "%.*s", (int)strcspn(argument + 2, "="), argument + 2);
 	for (int i = 0; i < ROWS; i++)
-		if (!strcmp(rows[i].name, name))
+		if (!strcmp(rows[i].name, name) && is_offered(&rows[i]))
 			return complain(name, NULL, "it takes no value");
 	return complain(name, NULL, nearest(name, "--"));
 }
@@ -323,10 +357,12 @@ int options_parse(struct options *o, int argc, char **argv)
 {
 	struct option table[ROWS + 3] = { { 0 } };
 	*o = (struct options){ .export_path = "/overlay", .port = 2049, .rpcbind = true, .sync = true, .squash = SQUASH_ROOT, .log_level = 6 };
+	int n = 0;
 	for (int i = 0; i < ROWS; i++)
-		table[i] = (struct option){ rows[i].name, rows[i].argument ? required_argument : no_argument, NULL, i };
-	table[ROWS] = (struct option){ "help", no_argument, NULL, 'h' + 1000 };
-	table[ROWS + 1] = (struct option){ "version", no_argument, NULL, 'V' + 1000 };
+		if (is_offered(&rows[i]))
+			table[n++] = (struct option){ rows[i].name, rows[i].argument ? required_argument : no_argument, NULL, i };
+	table[n] = (struct option){ "help", no_argument, NULL, 'h' + 1000 };
+	table[n + 1] = (struct option){ "version", no_argument, NULL, 'V' + 1000 };
 	opterr = 0;
 	for (int c; (c = getopt_long(argc, argv, ":hV", table, NULL)) != -1;) {
 		if (c == 'h' || c == 'h' + 1000) {
@@ -334,7 +370,7 @@ int options_parse(struct options *o, int argc, char **argv)
 			return 0;
 		}
 		if (c == 'V' || c == 'V' + 1000) {
-			puts("overnfsd " OVERNFSD_VERSION);
+			printf("%s " OVERNFSD_VERSION "\n", program);
 			return 0;
 		}
 		if (c == '?' || c == ':')
@@ -344,8 +380,15 @@ int options_parse(struct options *o, int argc, char **argv)
 			return complain(rows[c].name, optarg, right);
 	}
 	if (optind < argc) {
-		fprintf(stderr, "overnfsd: '%s' is not an option; a layer is given with --lower %s\n", argv[optind], argv[optind]);
+		fprintf(stderr, "%s: '%s' is not an option; a layer is given with --lower %s\n", program, argv[optind], argv[optind]);
 		return 1;
 	}
 	return check(o);
+}
+
+int options_parse_ctl(struct options *o, int argc, char **argv, const char *usage)
+{
+	program = "overnfsctl";
+	ctl_usage = usage;
+	return options_parse(o, argc, argv);
 }

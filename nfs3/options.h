@@ -4,7 +4,7 @@
 
 #include "exports.h"
 
-enum { OPTIONS_ADDRESSES = 16, OPTIONS_LOWERS = 500 };
+enum { OPTIONS_ADDRESSES = 16, OPTIONS_LOWERS = 500, OPTIONS_MOVES = 500 };
 
 struct options {
 	const char *lowers[OPTIONS_LOWERS + 1]; /* topmost first; one more than allowed, for the engine to refuse */
@@ -21,10 +21,15 @@ struct options {
 	bool default_clients;
 	int threads, log_level;
 	size_t max_objects;
+	struct layer_move moved[OPTIONS_MOVES];
+	size_t nmoved;
+	bool repair; /* of overnfsctl */
 };
 
 /* Fills o from argv. Returns -1 to go on, else the exit code: --help and --version print and exit 0, a mistake prints what is
  * wrong and what would be right, and exits 1. Strings live as long as the process. */
 int options_parse(struct options *o, int argc, char **argv);
+/* The same for overnfsctl: those of the options that say which layers, and its own. argv[0] is its command; usage stands above the list of options. */
+int options_parse_ctl(struct options *o, int argc, char **argv, const char *usage);
 
 #endif

@@ -162,50 +162,35 @@ int overlay_get(struct overlay *ov, const struct overlay_id *id, struct object *
 
 /* ---- a name of several went ---- */
 
-/* Where the upper has the name: its directories stand there at the same path as in the merged tree. rename_lock held, so nothing moves. NULL: unknown. */
-static struct place *upper_place(struct overlay *ov, uint64_t parent, const char *name, int depth)
+/* If the object's inode has this name in the upper, it is known by it from now on. */
+static bool known_by(struct overlay *ov, struct object *o, struct object *dir, const char *name)
 {
-	struct object *dir = parent == id_fileid(&ov->root->id) ? overlay_root(ov) : table_find_fileid(ov, parent);
-	struct place *p = dir && dir->upper ? place_new(&ov->layers[0], dir->upper, name) : NULL;
-	struct map_place *up = !dir && depth ? malloc(MAP_PLACES * sizeof *up) : NULL;
-	overlay_put(ov, dir);
-	size_t n = up ? map_places(ov->map, parent, up) : 0;
-	for (size_t i = 0; i < n && !p; i++) {
-		struct place *above = upper_place(ov, up[i].parent, up[i].name, depth - 1);
-		p = above ? place_new(&ov->layers[0], above, name) : NULL;
-		place_put(ov, above);
+	struct statx st;
+	struct place *p = dir->upper && !dir->dead ? place_new(&ov->layers[0], dir->upper, name) : NULL;
+	if (!p || place_statx(ov, p, &st) || st.stx_ino != o->real_ino) {
+		place_put(ov, p);
+		return false;
 	}
-	free(up);
-	return p;
+	object_set_name(ov, o, dir, name, p);
+	return true;
 }
 
-/* A hard-linked object whose known name was removed: its upper place must be another of its names. */
+/* A hard-linked object whose known name was removed. Where a directory that has another of its names is in memory, it goes there: places
+ * follow a rename of what stands above them only where the object holds its parent. */
 void object_lose(struct overlay *ov, struct object *o, struct object *dir, const char *name)
 {
 	struct map_place *at;
-	struct place *other = NULL;
-	struct statx st;
+	bool found = false;
 	if (!o->upper || o->upper->layer == &ov->index_layer || o->upper->parent != dir->upper || strcmp(o->upper->name, name))
 		return;
 	at = malloc(MAP_PLACES * sizeof *at);
-	size_t i = 0, n = at ? map_places(ov->map, id_fileid(&o->id), at) : 0;
-	for (; i < n && !other; i++) {
-		other = upper_place(ov, at[i].parent, at[i].name, 256);
-		if (other && (place_statx(ov, other, &st) || st.stx_ino != o->real_ino)) {
-			place_put(ov, other);
-			other = NULL;
-		}
-	}
-	if (other) {
-		pthread_mutex_lock(&o->lock);
-		struct place *old = o->upper;
-		o->upper = other;
-		o->attr_valid = false;
-		pthread_mutex_unlock(&o->lock);
-		place_put(ov, old);
-		object_set_name(ov, o, at[i - 1].parent, at[i - 1].name);
-	} else {
-		object_lost(ov, o); /* found again by its handle, through the map or a search */
+	size_t n = at ? map_places(ov->map, id_fileid(&o->id), at) : 0;
+	for (size_t i = 0; i < n && !found; i++) {
+		struct object *parent = table_find_fileid(ov, at[i].parent);
+		found = parent && known_by(ov, o, parent, at[i].name);
+		overlay_put(ov, parent);
 	}
 	free(at);
+	if (!found)
+		object_lost(ov, o); /* found again by its handle, through the map or a search */
 }

@@ -132,7 +132,7 @@ int format_set_identity(struct overlay *ov, int dirfd, const char *name, const s
 	return format_setxattr(ov, dirfd, name, IDENTITY_SUFFIX, b, sizeof b);
 }
 
-int format_get_identity(struct overlay *ov, int dirfd, const char *name, uint64_t upper_ino, struct overlay_id *id)
+int format_read_identity(struct overlay *ov, int dirfd, const char *name, struct overlay_id *id, uint32_t *upper, uint64_t *upper_ino)
 {
 	uint8_t b[IDENTITY_SIZE];
 	ssize_t n = format_getxattr(ov, dirfd, name, IDENTITY_SUFFIX, b, sizeof b);
@@ -140,10 +140,20 @@ int format_get_identity(struct overlay *ov, int dirfd, const char *name, uint64_
 		return (int)n;
 	if (n != sizeof b || b[0] != 1)
 		return -ENODATA;
-	if (ov->layers[0].has_handles && get_be(b + 22, 4) == ov->layers[0].number && get_be(b + 26, 8) != upper_ino)
-		return -ENODATA; /* copied within this upper: not the same object. (Without handles, inode numbers may change with each mount.) */
 	*id = (struct overlay_id){ .layer = (uint32_t)get_be(b + 2, 4), .ino = get_be(b + 6, 8), .gen = get_be(b + 14, 8) };
+	*upper = (uint32_t)get_be(b + 22, 4);
+	*upper_ino = get_be(b + 26, 8);
 	return 0;
+}
+
+int format_get_identity(struct overlay *ov, int dirfd, const char *name, uint64_t upper_ino, struct overlay_id *id)
+{
+	uint32_t upper;
+	uint64_t ino;
+	int rc = format_read_identity(ov, dirfd, name, id, &upper, &ino);
+	if (!rc && ov->layers[0].has_handles && upper == ov->layers[0].number && ino != upper_ino)
+		return -ENODATA; /* copied within this upper: not the same object. (Without handles, inode numbers may change with each mount.) */
+	return rc;
 }
 
 bool format_private_xattr(struct overlay *ov, const char *name)

@@ -280,8 +280,8 @@ int identity_put_layer(struct identity *id, const struct layer_identity *l)
 	memcpy(value.row.fs, l->fs, sizeof l->fs);
 	memcpy(value.path, l->path, len);
 	MDB_txn *txn;
-	int rc = begin(id, &txn);
-	if (!rc)
+	int rc = id->writable ? begin(id, &txn) : 0; /* opened to look: kept in memory alone */
+	if (!rc && id->writable)
 		rc = end(txn, put(txn, id->layer_table, &number, sizeof number, &value, sizeof value.row + len));
 	return rc ? rc : layer_keep(id, l);
 }

@@ -96,6 +96,8 @@ struct metacopy { /* struct ovl_metacopy in fs/overlayfs/overlayfs.h */
 /* Is it a regular file whose data is further down? 1 or 0; -EIO: marked in a way that is not known. meta may be NULL. */
 int format_metacopy(struct overlay *ov, int dirfd, const char *name, struct metacopy *meta);
 int format_set_identity(struct overlay *ov, int dirfd, const char *name, const struct overlay_id *id, uint64_t upper_ino);
+/* As it stands there: with the number of the upper, and the inode in it, that it was written for. -ENODATA: none. */
+int format_read_identity(struct overlay *ov, int dirfd, const char *name, struct overlay_id *id, uint32_t *upper, uint64_t *upper_ino);
 int format_get_identity(struct overlay *ov, int dirfd, const char *name, uint64_t upper_ino, struct overlay_id *id);
 /* overlayfs's origin (struct ovl_fb) of dirfd/name in layer: at most 160 bytes. 0 bytes: can't be known. */
 size_t format_make_origin(const struct layer *layer, int dirfd, const char *name, uint8_t buf[160]);
@@ -182,7 +184,7 @@ void object_rename(struct overlay *ov, struct object *o, struct object *parent, 
 void object_kill(struct overlay *ov, struct object *o); /* dead, and out of the table */
 /* Out of the table, as the name that it was known by went and no other is known: its id finds it anew. */
 void object_lost(struct overlay *ov, struct object *o);
-void object_set_name(struct overlay *ov, struct object *o, uint64_t parent, const char *name); /* if it has none */
+void object_set_name(struct overlay *ov, struct object *o, struct object *parent, const char *name, struct place *place); /* known by it; takes over place */
 /* ---- find.c ---- */
 int find_object(struct overlay *ov, const struct overlay_id *id, struct object **o); /* table and map. -ENOENT: not known. -ESTALE: known to be gone */
 int find_locked_name(struct overlay *ov, struct object *dir, const char *name, struct object **o); /* takes the locks; -ESTALE: dir is dead */
@@ -238,7 +240,6 @@ struct overlay {
 	struct search *search;
 	atomic_uint renames; /* counts them: whoever finds nothing while one happened looks again */
 	struct identity *identity; /* NULL: no upper, so no state */
-	int lock_fd; /* keeps others off the upper */
 	struct object *root;
 	uint8_t key[16];
 	uint64_t fsid, max_file_size;
@@ -258,7 +259,6 @@ void ov_log(struct overlay *ov, int level, const char *fmt, ...) __attribute__((
 void will_block(struct overlay *ov);
 
 /* ---- state.c: what is known from earlier lives ---- */
-int state_lock(struct overlay *ov, char *err, size_t errlen); /* -EBUSY: another process serves this upper */
 int state_number_layers(struct overlay *ov, char *err, size_t errlen);
 int state_key(struct overlay *ov); /* and the fsid, which is made of it */
 

@@ -157,7 +157,7 @@ static void replace_file(struct map *map)
 		mdb_env_close(map->env);
 	map->env = NULL;
 	set_aside(map->dirfd, map->log);
-	map_file_open(map->dirfd, &map->env, &map->places);
+	map_file_open(map->dirfd, MAP_MAKE, &map->env, &map->places);
 	pthread_rwlock_unlock(&map->env_lock);
 }
 
@@ -268,7 +268,7 @@ static void map_free(struct map *map)
 	free(map);
 }
 
-static int map_start(int dirfd, map_log *log, struct map **out)
+static int map_start(int dirfd, enum map_file how, map_log *log, struct map **out)
 {
 	struct map *map = calloc(1, sizeof *map);
 	if (!map)
@@ -280,10 +280,10 @@ static int map_start(int dirfd, map_log *log, struct map **out)
 	map->last = &map->first;
 	map->dirfd = dirfd;
 	map->log = log;
-	int rc = dirfd < 0 ? map_file_open_private(&map->env, &map->places) : map_file_open(dirfd, &map->env, &map->places);
-	if (map_file_is_damage(rc) && dirfd >= 0) {
+	int rc = dirfd < 0 ? map_file_open_private(&map->env, &map->places) : map_file_open(dirfd, how, &map->env, &map->places);
+	if (map_file_is_damage(rc) && dirfd >= 0 && how == MAP_MAKE) {
 		set_aside(dirfd, log);
-		rc = map_file_open(dirfd, &map->env, &map->places);
+		rc = map_file_open(dirfd, how, &map->env, &map->places);
 	}
 	if (!rc)
 		rc = pthread_create(&map->writer, NULL, write_behind, map);
@@ -291,17 +291,22 @@ static int map_start(int dirfd, map_log *log, struct map **out)
 		map_free(map);
 	else
 		*out = map;
-	return lmdb_errno(rc);
+	return map_file_is_damage(rc) ? -EUCLEAN : lmdb_errno(rc);
 }
 
 int map_open(int dirfd, map_log *log, struct map **map)
 {
-	return map_start(dirfd, log, map);
+	return map_start(dirfd, MAP_MAKE, log, map);
+}
+
+int map_open_kept(int dirfd, bool writable, map_log *log, struct map **map)
+{
+	return map_start(dirfd, writable ? MAP_KEPT : MAP_READ_ONLY, log, map);
 }
 
 int map_open_private(map_log *log, struct map **map)
 {
-	return map_start(-1, log, map);
+	return map_start(-1, MAP_MAKE, log, map);
 }
 
 void map_close(struct map *map)
@@ -367,6 +372,11 @@ void map_del_object(struct map *map, const struct overlay_id *id)
 {
 	if (map)
 		queue(map, DEL_OBJECT, id_fileid(id), 0, "");
+}
+
+void map_add_place(struct map *map, uint64_t fileid, uint64_t parent, const char *name)
+{
+	queue(map, PUT_PLACE, fileid, parent, name);
 }
 
 void map_drop_place(struct map *map, uint64_t fileid, uint64_t parent, const char *name)

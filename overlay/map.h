@@ -18,6 +18,8 @@ typedef void map_log(int level, const char *fmt, ...);
 /* Opens or makes the map in the directory dirfd (files map.mdb and map.mdb-lock; dirfd stays open with the caller). A truncated, zeroed or
  * foreign file is set aside as map.mdb.bad-N and a new one made, with one log line; so is one that proves damaged later. */
 int map_open(int dirfd, map_log *log, struct map **map);
+/* One that is there already, or not at all. With writable false it is read alone. -ENOENT: there is none. -EUCLEAN: damaged. */
+int map_open_kept(int dirfd, bool writable, map_log *log, struct map **map);
 /* A map that goes with the process, in a nameless file below $TMPDIR: for a stack that keeps no state, and for a comparison. */
 int map_open_private(map_log *log, struct map **map);
 void map_close(struct map *map); /* writes what is pending; makes the file small again where most of it is free */
@@ -27,6 +29,7 @@ void map_close(struct map *map); /* writes what is pending; makes the file small
 void map_put_place(struct map *map, const struct overlay_id *id, const struct overlay_id *parent, const char *name);
 void map_del_place(struct map *map, const struct overlay_id *id, const struct overlay_id *parent, const char *name);
 void map_del_object(struct map *map, const struct overlay_id *id); /* all its places */
+void map_add_place(struct map *map, uint64_t fileid, uint64_t parent, const char *name);
 void map_drop_place(struct map *map, uint64_t fileid, uint64_t parent, const char *name); /* it proved wrong */
 void map_wait_for_room(struct map *map); /* for who puts many: returns when the writer has caught up by half; may block on the disk */
 int map_sync(struct map *map); /* all that was put before is durable, or the error that kept it from being so */

@@ -47,9 +47,9 @@ static int open_env(const char *path, unsigned flags, MDB_env **env, MDB_dbi *pl
 	/* NOMETASYNC: a power cut may undo the last batch, never damage the file */
 	rc = mdb_env_open(*env, path, MDB_NOSUBDIR | MDB_NOTLS | MDB_NOMETASYNC | flags, 0600);
 	if (!rc)
-		rc = mdb_txn_begin(*env, NULL, 0, &txn);
+		rc = mdb_txn_begin(*env, NULL, flags & MDB_RDONLY, &txn);
 	if (!rc)
-		rc = mdb_dbi_open(txn, "places 2", MDB_CREATE | MDB_DUPSORT, places);
+		rc = mdb_dbi_open(txn, "places 2", (flags & MDB_RDONLY ? 0 : MDB_CREATE) | MDB_DUPSORT, places);
 	if (!rc)
 		rc = mdb_txn_commit(txn);
 	else if (txn)
@@ -61,12 +61,18 @@ static int open_env(const char *path, unsigned flags, MDB_env **env, MDB_dbi *pl
 	return rc;
 }
 
-int map_file_open(int dirfd, MDB_env **env, MDB_dbi *places)
+int map_file_open(int dirfd, enum map_file how, MDB_env **env, MDB_dbi *places)
 {
 	char path[64];
+	struct stat st;
 	snprintf(path, sizeof path, "/proc/self/fd/%d/map.mdb", dirfd);
 	*env = NULL;
-	return map_file_is_sound(dirfd, "map.mdb") ? open_env(path, 0, env, places) : MDB_INVALID;
+	if (how != MAP_MAKE && fstatat(dirfd, "map.mdb", &st, AT_SYMLINK_NOFOLLOW))
+		return errno;
+	if (!map_file_is_sound(dirfd, "map.mdb"))
+		return MDB_INVALID;
+	int rc = open_env(path, how == MAP_READ_ONLY ? MDB_RDONLY | MDB_NOLOCK : 0, env, places); /* NOLOCK: nobody else has it, and no file is made */
+	return rc == MDB_NOTFOUND ? MDB_INVALID : rc;
 }
 
 int map_file_open_private(MDB_env **env, MDB_dbi *places)

@@ -6,7 +6,8 @@
 
 #include <lmdb.h>
 
-int map_file_open(int dirfd, MDB_env **env, MDB_dbi *places); /* LMDB's code; a damaged file is MDB_INVALID or the like */
+enum map_file { MAP_MAKE, MAP_KEPT, MAP_READ_ONLY };
+int map_file_open(int dirfd, enum map_file how, MDB_env **env, MDB_dbi *places); /* LMDB's code; a damaged file is MDB_INVALID or the like */
 int map_file_open_private(MDB_env **env, MDB_dbi *places); /* a nameless file in $TMPDIR */
 bool map_file_is_damage(int code); /* does LMDB's code say that the file is not what it should be? */
 bool map_file_is_sound(int dirfd, const char *name); /* whole, or not there; LMDB itself would end the process by SIGBUS over a truncated one */

@@ -259,6 +259,17 @@ static struct object *object_new(struct found *f, struct object *parent, const c
 	return o;
 }
 
+/* An object's upper place stands in its parent's: so that it moves when that does. */
+static void set_upper(struct overlay *ov, struct object *o, struct place *place)
+{
+	pthread_mutex_lock(&o->lock);
+	struct place *old = o->upper;
+	o->upper = place;
+	o->attr_valid = false;
+	pthread_mutex_unlock(&o->lock);
+	place_put(ov, old);
+}
+
 int object_from(struct overlay *ov, struct found *f, struct object *parent, const char *name, struct object **out)
 {
 	struct table *t = &ov->table;
@@ -293,6 +304,8 @@ int object_from(struct overlay *ov, struct found *f, struct object *parent, cons
 		next = victims->id_next;
 		object_free(ov, victims);
 	}
+	if (old_parent && f->upper && o->upper && o->upper->layer == f->upper->layer)
+		set_upper(ov, o, place_get(f->upper));
 	overlay_put(ov, old_parent);
 	*out = o;
 	return o ? 0 : -ENOMEM;
@@ -325,25 +338,23 @@ void object_rename(struct overlay *ov, struct object *o, struct object *parent, 
 	overlay_put(ov, old);
 }
 
-void object_set_name(struct overlay *ov, struct object *o, uint64_t parent, const char *name)
+void object_set_name(struct overlay *ov, struct object *o, struct object *parent, const char *name, struct place *place)
 {
-	struct object *dir = table_find_fileid(ov, parent), *old = NULL;
+	struct object *old = NULL;
 	char *copy = strdup(name);
-	if (dir && copy) {
-		pthread_mutex_lock(&ov->table.lock);
-		if (!o->named && o->hashed) {
-			free(o->name);
-			o->name = copy;
-			copy = NULL;
-			old = o->parent;
-			o->parent = object_get(dir);
-			name_locked(&ov->table, o);
-		}
-		pthread_mutex_unlock(&ov->table.lock);
+	set_upper(ov, o, place);
+	pthread_mutex_lock(&ov->table.lock);
+	unname_locked(&ov->table, o);
+	if (copy) {
+		free(o->name);
+		o->name = copy;
 	}
-	free(copy);
+	old = o->parent;
+	o->parent = object_get(parent);
+	if (copy && o->hashed)
+		name_locked(&ov->table, o);
+	pthread_mutex_unlock(&ov->table.lock);
 	overlay_put(ov, old);
-	overlay_put(ov, dir);
 }
 
 void object_lost(struct overlay *ov, struct object *o)

@@ -137,9 +137,6 @@ static int open_work(struct overlay *ov, const struct overlay_config *c, char *e
 	if (ov->work_fd < 0 || ov->map_fd < 0)
 		return fail(err, errlen, ov->work_fd < 0 ? ov->work_fd : ov->map_fd, "work directory: can't be written: %s",
 			    strerror(ov->work_fd < 0 ? -ov->work_fd : -ov->map_fd));
-	rc = state_lock(ov, err, errlen);
-	if (rc)
-		return rc;
 	rc = c->offline ? 0 : work_clean(ov->work_fd);
 	if (rc)
 		return fail(err, errlen, rc, "work directory: can't be emptied: %s", strerror(-rc));
@@ -226,12 +223,12 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 	ov->distrusts_lowers = !trusted && ov->privileged;
 	if (ov->has_upper) {
 		rc = open_work(ov, c, err, errlen);
-		if (!rc && (rc = identity_open(ov->map_fd, !c->offline, c->log, &ov->identity)))
+		if (!rc && (rc = identity_open(ov->map_fd, !c->offline || c->repair, c->log, &ov->identity)))
 			fail(err, errlen, rc, "the work directory's file of identities can't be opened: %s", strerror(-rc));
-		if (!rc && (rc = map_open(ov->map_fd, c->log, &ov->map)))
+		if (!rc && !c->offline && (rc = map_open(ov->map_fd, c->log, &ov->map)))
 			fail(err, errlen, rc, "the handle map can't be opened: %s", strerror(-rc));
 	}
-	if (!ov->has_upper && map_open_private(c->log, &ov->map))
+	if ((!ov->has_upper || c->offline) && map_open_private(c->log, &ov->map))
 		ov_log(ov, 4, "no room for the handle map in $TMPDIR: old handles are found by searching each time");
 	ov->max_file_size = rc || !ov->writable ? INT64_MAX : probe_max_file_size(ov->work_fd);
 	if (!rc)
@@ -257,7 +254,7 @@ int overlay_open(const struct overlay_config *c, struct overlay **out, char *err
 		return fail(err, errlen, -ENOMEM, "out of memory");
 	}
 	ov->config = *c;
-	ov->base_fd = ov->work_fd = ov->map_fd = ov->lock_fd = -1;
+	ov->base_fd = ov->work_fd = ov->map_fd = -1;
 	randombytes_buf(&verifier, sizeof verifier);
 	atomic_store(&ov->verifier, verifier);
 	pthread_rwlock_init(&ov->rename_lock, NULL);
@@ -297,8 +294,8 @@ void overlay_close(struct overlay *ov)
 		map_close(ov->map);
 	if (ov->identity)
 		identity_close(ov->identity);
-	int fd[] = { ov->base_fd, ov->work_fd, ov->map_fd, ov->lock_fd };
-	for (int i = 0; i < 4; i++)
+	int fd[] = { ov->base_fd, ov->work_fd, ov->map_fd };
+	for (int i = 0; i < 3; i++)
 		if (fd[i] >= 0)
 			close(fd[i]);
 	pthread_rwlock_destroy(&ov->rename_lock);

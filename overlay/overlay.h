@@ -90,7 +90,8 @@ struct overlay_config {
 	bool read_only; /* refuse changes although there is an upper */
 	const struct layer_move *moves; /* layers that were at another path when they were last served */
 	size_t nmoves;
-	bool offline; /* for overnfsctl: look, change nothing on disk */
+	bool offline; /* for overlay_check and overlay_rebuild: nothing on disk is changed at the start */
+	bool repair; /* offline, but the file of identities is mended */
 	bool sync; /* a change is on disk before the call returns */
 	bool userxattr; /* user.overlay.* even where trusted.* would work; then no metacopies are made or followed, as in Linux */
 	bool no_metacopy; /* copy data up with every change of attributes */
@@ -186,5 +187,26 @@ int overlay_rmdir(struct overlay *ov, const struct overlay_cred *cred, struct ob
 		  struct overlay_wcc *wcc);
 int overlay_rename(struct overlay *ov, const struct overlay_cred *cred, struct object *from, const char *oldname,
 		   struct object *to, const char *newname, struct overlay_wcc *from_wcc, struct overlay_wcc *to_wcc);
+
+/* ---- care of what is kept on disk: for an overlay that was opened with config.offline, while no server runs ---- */
+struct overlay_listener {
+	bool (*progress)(void *arg, double fraction); /* 0 to 1; false: stop, with -ECANCELED. May be NULL */
+	void (*problem)(void *arg, const char *text, bool repaired); /* one line in words, without a full stop. May be NULL */
+	void *arg;
+};
+struct overlay_check {
+	size_t objects; /* names in the merged tree */
+	bool has_map;
+	size_t entries, bytes; /* of the handle map */
+	size_t missing; /* names that the map does not know: no fault, the first request of each costs a search */
+	size_t stale; /* entries of the map that are wrong: told as one problem */
+	size_t leftovers; /* of a crash in the work directory: the next start removes them */
+	size_t adopted; /* copied-up objects of an upper that was copied here, now marked as this one's (with repair) */
+	size_t problems, repaired;
+};
+/* Compares handle map, identities and layers. -EINVAL: the overlay has no upper, so nothing is kept. */
+int overlay_check(struct overlay *ov, bool repair, const struct overlay_listener *to, struct overlay_check *result);
+/* Makes the handle map anew from the layers. */
+int overlay_rebuild(struct overlay *ov, const struct overlay_listener *to, struct overlay_check *result);
 
 #endif

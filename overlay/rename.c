@@ -119,12 +119,15 @@ static int move_locked(struct overlay *ov, struct moving *m)
 static void follow(struct overlay *ov, struct moving *m)
 {
 	struct object *o = m->o;
-	if (o->upper && o->upper->layer != &ov->index_layer && o->upper->parent == m->from->upper && !strcmp(o->upper->name, m->oldname)) {
+	bool in_index = o->upper && o->upper->layer == &ov->index_layer;
+	if (o->upper && !in_index && o->upper->parent == m->from->upper && !strcmp(o->upper->name, m->oldname)) {
 		char *name = strdup(m->newname);
 		if (name)
 			place_move(ov, o->upper, m->to->upper, name);
-	}
-	object_rename(ov, o, m->to, m->newname);
+		object_rename(ov, o, m->to, m->newname);
+	} else if (in_index) {
+		object_rename(ov, o, m->to, m->newname);
+	} /* else a hard link that is known by another name, which stays */
 	atomic_fetch_add(&ov->renames, 1);
 	if (o->type == S_IFDIR && m->from != m->to)
 		search_directory_moved(ov);

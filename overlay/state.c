@@ -1,4 +1,4 @@
-/* state.c: what an overlay knows from its earlier lives: the lock that keeps others off, the key, the layers' numbers. */
+/* state.c: what an overlay knows from its earlier lives: the key, the layers' numbers. */
 #include "internal.h"
 
 #include <fcntl.h>
@@ -13,22 +13,6 @@ static int fail(char *err, size_t errlen, int rc, const char *what)
 {
 	snprintf(err, errlen, "%s: %s", what, strerror(-rc));
 	return rc;
-}
-
-int state_lock(struct overlay *ov, char *err, size_t errlen)
-{
-	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-	ov->lock_fd = openat(ov->map_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (ov->lock_fd < 0)
-		return fail(err, errlen, -errno, "work directory: overnfsd/lock");
-	if (!fcntl(ov->lock_fd, F_SETLK, &l) || errno == ENOLCK || errno == EOPNOTSUPP || errno == ENOSYS)
-		return 0;
-	if (errno != EACCES && errno != EAGAIN)
-		return fail(err, errlen, -errno, "work directory: overnfsd/lock");
-	if (fcntl(ov->lock_fd, F_GETLK, &l) || l.l_type == F_UNLCK)
-		l.l_pid = 0;
-	snprintf(err, errlen, "the upper layer %s is in use by another overnfsd, pid %d: stop that one first", ov->layers[0].path, (int)l.l_pid);
-	return -EBUSY;
 }
 
 /* ---- the key ---- */
@@ -67,7 +51,7 @@ static int kept_key(struct overlay *ov, uint8_t key[16])
 		randombytes_buf(key, 16);
 	if (first && has_second && !memcmp(key, second, 16))
 		return 0;
-	if (ov->config.offline)
+	if (ov->config.offline && !ov->config.repair)
 		return 0;
 	int rc = first ? 0 : identity_set_key(ov->identity, key);
 	if (!rc && lsetxattr(path, name, key, 16, 0))
@@ -109,8 +93,6 @@ int state_number_layers(struct overlay *ov, char *err, size_t errlen)
 	}
 	if (!rc)
 		rc = identity_number(ov->identity, l, ov->nlayers, ov->config.moves, ov->config.nmoves, ov->config.log);
-	if (rc == -EROFS && ov->config.offline)
-		rc = 0; /* numbers are given, but not kept */
 	for (i = 0; i < ov->nlayers && !rc; i++) {
 		ov->layers[i].number = l[i].number;
 		ov->layers[i].age = l[i].age;

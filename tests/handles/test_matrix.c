@@ -1,6 +1,6 @@
 /* Every kind of object, in every state, through every event: the old handle still reaches it, with the same bytes and the same file id (promise I1).
  * After each event the server is killed and started again, then the map is deleted: the handles must survive that on top of the event. */
-#include "client.h"
+#include "handles.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -44,36 +44,11 @@ static const char script[] =
 
 static const char *layers_of_all = "--lower %s/lower1 --lower %s/lower2 --upper %s/upper --work %s/work";
 
-static nfsstat3 patient_getattr(struct client *c, const struct fh *fh, fattr3 *a)
-{
-	nfsstat3 st;
-	while ((st = client_getattr(c, fh, a)) == NFS3ERR_JUKEBOX)
-		usleep(20000);
-	return st;
-}
-
-static nfsstat3 patient_path(struct client *c, const char *path, struct fh *fh, fattr3 *a)
-{
-	nfsstat3 st;
-	while ((st = client_path(c, path, fh, a)) == NFS3ERR_JUKEBOX)
-		usleep(20000);
-	return st;
-}
-
-static struct fh path_handle(struct world *w, const char *path)
-{
-	struct fh fh;
-	nfsstat3 st = patient_path(&w->client, path, &fh, NULL);
-	if (st)
-		fail_msg("%s: status %d", path, st);
-	return fh;
-}
-
 static struct fh parent_handle(struct world *w, const struct subject *s)
 {
 	char path[64];
 	snprintf(path, sizeof path, "%s/%d", s->parent, s->kind);
-	return path_handle(w, path);
+	return handle_of(&w->client, path);
 }
 
 static const char *own_name(const struct subject *s)
@@ -217,7 +192,7 @@ static void verify_names(struct world *w, const char *when)
 		nfsstat3 st = client_lookup(&w->client, &dir, l.name, &fh, &a);
 		if (st)
 			problem(s, when, "the name does not reach it", st);
-		else if (fh.len != s->fh.len || memcmp(fh.data, s->fh.data, fh.len))
+		else if (!same_handle(&fh, &s->fh))
 			problem(s, when, "LOOKUP gives other bytes", 0);
 		else if (client_list(&w->client, &dir, 4096, find_listed, &l) < 0 || l.fileid != s->fileid)
 			problem(s, when, "READDIR gives another file id", 0);
@@ -265,7 +240,7 @@ static bool event_link(struct world *w, struct subject *s)
 {
 	if (s->kind == DIRECTORY)
 		return false;
-	struct fh dir = path_handle(w, "elsewhere");
+	struct fh dir = handle_of(&w->client, "elsewhere");
 	char name[16];
 	snprintf(name, sizeof name, "%d-%d", s->state, s->kind);
 	assert_nfs(client_link(&w->client, &s->fh, &dir, name), NFS3_OK);
@@ -308,7 +283,7 @@ static bool event_moves_twice(struct world *w, struct subject *s)
 	struct client *c = &w->client;
 	event_rename(w, s);
 	if (s->kind == KINDS - 1) { /* the ancestor behind its last child, into a directory of a lower */
-		struct fh other = path_handle(w, "elsewhere");
+		struct fh other = handle_of(&w->client, "elsewhere");
 		assert_nfs(client_rename(c, &c->root, parents[s->state], &other, renamed[s->state]), NFS3_OK);
 		for (size_t i = 0; i < w->n; i++)
 			if (w->subjects[i].state == s->state) {
