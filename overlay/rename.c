@@ -112,6 +112,8 @@ static int move_locked(struct overlay *ov, struct moving *m)
 		index_remove(ov, m->target);
 	if (m->target)
 		name_is_gone(ov, m->target, m->to, m->newname, is_dir || target.nlink <= 1);
+	if (m->target)
+		attr_forget(m->target); /* it may have other names, and one less now */
 	return 0;
 }
 
@@ -215,7 +217,9 @@ static int prepare(struct overlay *ov, const struct overlay_cred *cred, struct m
 	if (!rc)
 		rc = copy_up(ov, m->to, false);
 	if (!rc)
-		rc = copy_up(ov, m->o, true);
+		rc = copy_up(ov, m->o, !ov->makes_redirects); /* a metacopy that moves needs a redirect */
+	if (!rc && m->target && m->target->indexed) /* the count of its other names is kept on the copy */
+		rc = copy_up(ov, m->target, false);
 	moving_end(ov, m);
 	return rc;
 }
