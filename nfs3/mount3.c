@@ -81,16 +81,16 @@ static const char *below_export(const struct export *e, const char *path)
 	return !strncmp(path, e->path, n) && (!path[n] || path[n] == '/') ? path + n : NULL;
 }
 
-/* Walks to a directory below the root; names are looked up, so links are not followed and nothing leads out. */
-static int walk(struct overlay *ov, const char *rest, struct object **out)
+/* Walks to a directory below the root; names are looked up, so links are not followed and nothing leads out. As the caller, squashed: a mount
+ * must not lead where its names do not. */
+static int walk(struct overlay *ov, const struct overlay_cred *cred, const char *rest, struct object **out)
 {
-	static const struct overlay_cred root;
 	struct object *o = overlay_root(ov);
 	char *copy = strdup(rest), *save = NULL;
 	int rc = copy ? 0 : -ENOMEM;
 	for (char *name = copy ? strtok_r(copy, "/", &save) : NULL; name && !rc; name = strtok_r(NULL, "/", &save)) {
 		struct object *next = NULL;
-		rc = overlay_lookup(ov, &root, o, name, &next, NULL);
+		rc = overlay_lookup(ov, cred, o, name, &next, NULL);
 		overlay_put(ov, o);
 		o = next;
 	}
@@ -111,8 +111,10 @@ static void mnt(struct rpc_call *call, void *args, void *res)
 	mountres3 *r = res;
 	mountres3_ok *ok = &r->mountres3_u.mountinfo;
 	struct object *o = NULL;
+	struct overlay_cred cred;
 	char host[64];
-	r->fhs_status = rest ? errno_to_mountstat3(walk(e->ov, rest, &o)) : MNT3ERR_NOENT;
+	export_cred(e, call, &cred);
+	r->fhs_status = rest ? errno_to_mountstat3(walk(e->ov, &cred, rest, &o)) : MNT3ERR_NOENT;
 	if (r->fhs_status)
 		return;
 	uint8_t *handle = malloc(HANDLE_SIZE);
@@ -140,10 +142,14 @@ static void mnt(struct rpc_call *call, void *args, void *res)
 static void dump(struct rpc_call *call, void *args, void *res)
 {
 	mountlist *tail = res;
-	(void)call;
+	size_t room = call->udp ? UDP_TRANSFER : TCP_TRANSFER; /* what does not fit in a reply is not listed */
 	(void)args;
 	pthread_mutex_lock(&mounts.lock);
 	for (size_t i = 0; i < mounts.n; i++) {
+		size_t bytes = strlen(mounts.at[i].host) + strlen(mounts.at[i].dir) + 20; /* in XDR, at the most */
+		if (bytes > room)
+			break;
+		room -= bytes;
 		mountlist m = calloc(1, sizeof *m);
 		if (!m)
 			break;

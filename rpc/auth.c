@@ -59,5 +59,6 @@ uint32_t auth_decode(const uint8_t **p, const uint8_t *end, struct rpc_call *cal
 		return AUTH_OK;
 	if (flavor == AUTH_SYS)
 		return decode_sys(cred, len, call);
-	return call->proc == 0 ? AUTH_OK : AUTH_REJECTEDCRED;
+	/* NULL answers whoever asks; but by RPCSEC_GSS it would be the making of a context (RFC 2203 5.2.2) */
+	return call->proc == 0 && flavor != RPCSEC_GSS ? AUTH_OK : AUTH_REJECTEDCRED;
 }

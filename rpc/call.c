@@ -49,7 +49,7 @@ static long run(struct rpc_server *server, struct rpc_call *call, const struct r
 	memset(args_space, 0, proc->args_size);
 	memset(res_space, 0, proc->res_size);
 	xdrmem_create(&in, (char *)(uintptr_t)args, (u_int)len, XDR_DECODE);
-	if (!proc->xdr_args(&in, args_space)) {
+	if (!proc->xdr_args(&in, args_space) || xdr_getpos(&in) != len) { /* something behind the arguments is garbage too */
 		xdr_free(proc->xdr_args, args_space);
 		return reply_header(out, call->xid, GARBAGE_ARGS);
 	}
@@ -87,15 +87,16 @@ static long dispatch(struct rpc_server *server, struct rpc_call *call, const str
 {
 	void *entry;
 	long n;
-	if (!proc->non_idempotent || !server->drc)
+	if (proc->repeat == RPC_REPEATABLE)
 		return run(server, call, proc, args, len, out, room);
-	switch (drc_begin(server->drc, call, args, len, out, room, &n, &entry)) {
+	struct drc *drc = server->drc[proc->repeat == RPC_ONCE_BULK];
+	switch (drc_begin(drc, call, args, len, out, room, &n, &entry)) {
 	case DRC_BUSY: return 0; /* the first one is still at work and will answer */
 	case DRC_DONE: return n;
 	default: break;
 	}
 	n = run(server, call, proc, args, len, out, room);
-	drc_finish(server->drc, entry, out, n);
+	drc_finish(drc, entry, out, n);
 	return n;
 }
 

@@ -11,9 +11,12 @@
 struct conn *conn_new(struct shard *shard, int fd, const struct sockaddr_storage *peer)
 {
 	struct conn *c = calloc(1, sizeof *c);
-	if (!c)
+	if (!c) {
+		close(fd);
 		return NULL;
-	c->source = (struct source){ .kind = SOURCE_CONN, .fd = fd };
+	}
+	c->source.kind = SOURCE_CONN;
+	c->source.fd = fd;
 	c->shard = shard;
 	c->peer = *peer;
 	atomic_store(&c->refs, 1);
@@ -38,6 +41,7 @@ void conn_put(struct conn *c)
 	if (atomic_fetch_sub(&c->refs, 1) != 1)
 		return;
 	close(c->source.fd);
+	atomic_fetch_sub(&c->shard->server->queued, c->out_len - c->out_at);
 	pthread_mutex_destroy(&c->lock);
 	free(c->in);
 	free(c->out);
@@ -64,11 +68,18 @@ void conn_close(struct conn *c)
 	conn_put(c);
 }
 
-/* c->lock held. A reader that does not read is not read from either. */
+/* A reader that does not read is not read from either. Where many are slow at once, sooner. */
+bool conn_is_full(struct conn *c)
+{
+	struct rpc_server *s = c->shard->server;
+	size_t queued = atomic_load_explicit(&c->queued, memory_order_relaxed);
+	return queued >= OUT_QUEUE_MAX || (queued && atomic_load_explicit(&s->queued, memory_order_relaxed) > s->config.max_queued / 2);
+}
+
+/* c->lock held */
 static void watch(struct conn *c)
 {
-	size_t queued = c->out_len - c->out_at;
-	uint32_t events = (queued ? EPOLLOUT : 0) | (queued < OUT_QUEUE_MAX ? EPOLLIN : 0);
+	uint32_t events = (c->out_len > c->out_at ? EPOLLOUT : 0) | (conn_is_full(c) ? 0 : EPOLLIN);
 	struct epoll_event e = { .events = events, .data.ptr = &c->source };
 	if (events == c->events || c->closed)
 		return;
@@ -76,10 +87,23 @@ static void watch(struct conn *c)
 	epoll_ctl(c->shard->epoll, EPOLL_CTL_MOD, c->source.fd, &e);
 }
 
+/* c->lock held, as below. n: bytes more, or fewer, in the queue. */
+static void count_queued(struct conn *c, ssize_t n)
+{
+	atomic_store_explicit(&c->queued, c->out_len - c->out_at, memory_order_relaxed);
+	atomic_fetch_add(&c->shard->server->queued, (size_t)n);
+}
+
 static int enqueue(struct conn *c, const uint8_t *data, size_t len)
 {
-	if (c->out_at && c->out_at == c->out_len)
-		c->out_at = c->out_len = 0;
+	struct rpc_server *s = c->shard->server;
+	if (atomic_load(&s->queued) + len > s->config.max_queued)
+		return -ENOBUFS;
+	if (c->out_len + len > c->out_size && c->out_at) { /* a slow reader may never empty it: what was taken makes room */
+		memmove(c->out, c->out + c->out_at, c->out_len - c->out_at);
+		c->out_len -= c->out_at;
+		c->out_at = 0;
+	}
 	if (c->out_len + len > c->out_size) {
 		size_t size = (c->out_len + len) * 2;
 		uint8_t *more = realloc(c->out, size);
@@ -90,43 +114,64 @@ static int enqueue(struct conn *c, const uint8_t *data, size_t len)
 	}
 	memcpy(c->out + c->out_len, data, len);
 	c->out_len += len;
+	count_queued(c, (ssize_t)len);
 	return 0;
+}
+
+static ssize_t send_some(struct conn *c, const uint8_t *data, size_t len)
+{
+	ssize_t n;
+	do
+		n = send(c->source.fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? (errno == EAGAIN ? 0 : -errno) : n;
+}
+
+/* What the socket does not take at once is queued. Whoever sends may not be the shard's leader, who alone closes: it sees the shutdown. */
+static int send_locked(struct conn *c, const uint8_t *data, size_t len)
+{
+	ssize_t n = 1;
+	while (len && n > 0 && c->out_at == c->out_len && (n = send_some(c, data, len)) > 0) {
+		data += n;
+		len -= (size_t)n;
+	}
+	int rc = n < 0 ? (int)n : len ? enqueue(c, data, len) : 0;
+	if (rc)
+		shutdown(c->source.fd, SHUT_RDWR);
+	else
+		watch(c);
+	return rc;
 }
 
 int conn_send(struct conn *c, const uint8_t *data, size_t len)
 {
-	int rc = 0;
 	pthread_mutex_lock(&c->lock);
-	if (!c->closed && c->out_at == c->out_len) {
-		ssize_t n;
-		while (len && ((n = send(c->source.fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL)) > 0 || (n < 0 && errno == EINTR)))
-			if (n > 0) {
-				data += n;
-				len -= (size_t)n;
-			}
-		if (len && errno != EAGAIN)
-			rc = -errno;
-	}
-	if (len && !rc && !c->closed) {
-		rc = enqueue(c, data, len);
-		watch(c);
-	}
+	int rc = c->closed ? -EPIPE : send_locked(c, data, len);
+	pthread_mutex_unlock(&c->lock);
+	if (rc == -ENOBUFS)
+		rpc_log(c->shard->server, 4, "a connection is closed: its client does not read, and too many replies wait");
+	return rc;
+}
+
+int conn_send_record(struct conn *c, const uint8_t *reply, size_t len)
+{
+	uint8_t mark[4];
+	put_be32(mark, 0x80000000u | (uint32_t)len);
+	pthread_mutex_lock(&c->lock); /* over both */
+	int rc = c->closed ? -EPIPE : send_locked(c, mark, 4);
+	if (!rc)
+		rc = send_locked(c, reply, len);
 	pthread_mutex_unlock(&c->lock);
 	return rc;
 }
 
-void conn_writable(struct conn *c)
+bool conn_flush(struct conn *c)
 {
-	bool broken = false;
+	ssize_t n = 1;
 	pthread_mutex_lock(&c->lock);
-	while (c->out_at < c->out_len) {
-		ssize_t n = send(c->source.fd, c->out + c->out_at, c->out_len - c->out_at, MSG_DONTWAIT | MSG_NOSIGNAL);
-		if (n < 0 && errno == EINTR)
-			continue;
-		broken = n < 0 && errno != EAGAIN;
-		if (n <= 0)
-			break;
+	while (c->out_at < c->out_len && (n = send_some(c, c->out + c->out_at, c->out_len - c->out_at)) > 0) {
 		c->out_at += (size_t)n;
+		count_queued(c, -n);
 	}
 	if (c->out_at == c->out_len) {
 		free(c->out); /* rare: a connection at rest holds no buffer */
@@ -135,8 +180,15 @@ void conn_writable(struct conn *c)
 	}
 	watch(c);
 	pthread_mutex_unlock(&c->lock);
-	if (broken)
+	return n >= 0;
+}
+
+void conn_writable(struct worker *w, struct conn *c)
+{
+	if (!conn_flush(c))
 		conn_close(c);
+	else if (c->paused && !conn_is_full(c))
+		conn_serve(w, c, false);
 }
 
 int conn_keep(struct conn *c, const uint8_t *data, size_t len)
@@ -156,39 +208,56 @@ int conn_keep(struct conn *c, const uint8_t *data, size_t len)
 	return 0;
 }
 
-/* One record at data: 1 whole (*rec, *rec_len, *used), 0 not yet (*want: bytes that it needs at the least), -1 too long. Several fragments are
- * moved together in place. */
-static int next_record(uint8_t *data, size_t len, size_t max, uint8_t **rec, size_t *rec_len, size_t *used, size_t *want)
+/* Makes one fragment of those that fill data up to end. Returns its length. */
+static size_t join_fragments(uint8_t *data, size_t end, uint32_t last)
 {
-	size_t at = 0, total = 0;
-	for (bool last = false; !last;) {
-		*want = at + 4;
-		if (len - at < 4)
-			return 0;
-		uint32_t mark = get_be32(data + at);
-		size_t frag = mark & 0x7fffffff;
-		last = mark >> 31;
-		total += frag;
-		if (total > max || at > 2 * max + 65536)
-			return -1;
-		at += 4;
-		*want = at + frag;
-		if (len - at < frag)
-			return 0;
-		at += frag;
-	}
-	*used = at;
-	*rec_len = total;
-	*rec = data + 4;
-	if (at == total + 4)
-		return 1;
-	for (size_t from = 0, to = 4; from < at;) { /* only now that all are there */
+	size_t to = 4;
+	for (size_t from = 0; from < end;) {
 		size_t frag = get_be32(data + from) & 0x7fffffff;
 		memmove(data + to, data + from + 4, frag);
 		from += 4 + frag;
 		to += frag;
 	}
-	return 1;
+	put_be32(data, last | (uint32_t)(to - 4));
+	return to - 4;
+}
+
+/*
+ * One record at data: 1 whole (*rec, *rec_len, *used), 0 not yet (*want: bytes that it needs at the least), -1 too long. The fragments of a whole one
+ * are joined in place; so are those that are there of one that is not, and *len shrinks: however many pieces a client makes of a record, they are
+ * read once, and what is kept of it is no longer than the record.
+ */
+static int next_record(uint8_t *data, size_t *len, size_t max, uint8_t **rec, size_t *rec_len, size_t *used, size_t *want)
+{
+	size_t at = 0, total = 0, fragments = 0, frag = 0;
+	bool last = false;
+	while (!last && *len - at >= 4) {
+		uint32_t mark = get_be32(data + at);
+		frag = mark & 0x7fffffff;
+		if (total + frag > max)
+			return -1;
+		if (*len - at - 4 < frag)
+			break;
+		last = mark >> 31;
+		total += frag;
+		at += 4 + frag;
+		fragments++;
+		frag = 0;
+	}
+	if (last) {
+		*used = at;
+		*rec = data + 4;
+		*rec_len = fragments > 1 ? join_fragments(data, at, 1u << 31) : total;
+		return 1;
+	}
+	if (fragments > 1) {
+		size_t joined = 4 + join_fragments(data, at, 0);
+		memmove(data + joined, data + at, *len - at);
+		*len -= at - joined;
+		at = joined;
+	}
+	*want = at + 4 + frag;
+	return 0;
 }
 
 static int flush(struct worker *w, struct conn *c)
@@ -198,42 +267,71 @@ static int flush(struct worker *w, struct conn *c)
 	return n ? conn_send(c, w->out, n) : 0;
 }
 
-/* Runs the whole calls in data. 1: all done, *left bytes remain, *want are needed. 0: the rest was taken over. -1: close. */
-static int run_calls(struct worker *w, struct conn *c, uint8_t *data, size_t len, size_t *left, size_t *want)
+/* The leader goes on when the output is taken: conn_writable(). */
+static void pause_reading(struct conn *c)
+{
+	c->paused = true;
+	pthread_mutex_lock(&c->lock);
+	watch(c);
+	pthread_mutex_unlock(&c->lock);
+}
+
+/* What is left of a batch. */
+struct rest {
+	uint8_t *data;
+	size_t len, want; /* bytes; bytes that the next record needs at the least */
+};
+
+/* Runs one call. 1: go on, 0: the rest was taken over, -1: close. */
+static int run_one(struct worker *w, struct conn *c, struct rpc_call *call, const uint8_t *rec, size_t len, const struct rest *rest)
+{
+	size_t at = w->out_ready;
+	w->conn = c;
+	w->rest = rest->data;
+	w->rest_len = rest->len;
+	worker_enter(w);
+	long n = call_run(w->server, call, rec, len, w->out + at + 4, w->out_size - at - 4);
+	if (n > 0)
+		put_be32(w->out + at, 0x80000000u | (uint32_t)n);
+	if (!worker_leave(w)) { /* what was ready before is sent; this reply is ours */
+		if (n > 0)
+			conn_send(c, w->out + at, (size_t)n + 4);
+		else if (n < 0)
+			shutdown(c->source.fd, SHUT_RDWR); /* the leader sees it */
+		w->out_ready = 0;
+		return 0;
+	}
+	if (n > 0)
+		w->out_ready = at + 4 + (size_t)n;
+	return n < 0 ? -1 : 1;
+}
+
+/* Runs the whole calls of the rest. 1: all done, or c is full and paused. 0: the rest was taken over. -1: close. */
+static int run_calls(struct worker *w, struct conn *c, struct rest *rest)
 {
 	struct rpc_call call;
-	size_t room_for_one = w->server->config.max_record + REPLY_SLACK;
+	size_t max = w->server->config.max_record, rec_len, used;
 	uint8_t *rec;
-	size_t rec_len, used;
 	int rc;
 	call.peer = c->peer;
 	call.udp = false;
-	while ((rc = next_record(data, len, w->server->config.max_record, &rec, &rec_len, &used, want)) > 0) {
-		size_t at = w->out_ready;
-		data += used;
-		len -= used;
-		w->conn = c;
-		w->rest = data;
-		w->rest_len = len;
-		worker_enter(w);
-		long n = call_run(w->server, &call, rec, rec_len, w->out + at + 4, w->out_size - at - 4);
-		if (n > 0)
-			put_be32(w->out + at, 0x80000000u | (uint32_t)n);
-		if (!worker_leave(w)) { /* what was ready before is sent; this reply is ours */
-			if (n > 0)
-				conn_send(c, w->out + at, (size_t)n + 4);
-			w->out_ready = 0;
-			return 0;
+	call.conn = c;
+	c->paused = false;
+	while (true) {
+		if (conn_is_full(c)) {
+			pause_reading(c);
+			return 1;
 		}
-		if (n < 0)
-			return -1;
-		if (n > 0)
-			w->out_ready = at + 4 + (size_t)n;
-		if (w->out_size - w->out_ready < room_for_one && flush(w, c))
+		if ((rc = next_record(rest->data, &rest->len, max, &rec, &rec_len, &used, &rest->want)) <= 0)
+			return rc < 0 ? -1 : 1;
+		rest->data += used;
+		rest->len -= used;
+		rest->want = 4;
+		if ((rc = run_one(w, c, &call, rec, rec_len, rest)) <= 0)
+			return rc;
+		if (w->out_size - w->out_ready < max + REPLY_SLACK && flush(w, c))
 			return -1;
 	}
-	*left = len;
-	return rc < 0 ? -1 : 1;
 }
 
 /* Where to read to: behind a partial record, or into the worker's own buffer. */
@@ -266,7 +364,7 @@ static int keep_partial(struct conn *c, const uint8_t *data, size_t len, size_t 
 
 void conn_serve(struct worker *w, struct conn *c, bool readable)
 {
-	size_t have, room, left = 0, want = 4;
+	size_t have, room;
 	uint8_t *data = read_space(w, c, &have, &room);
 	ssize_t n = 0;
 	if (readable && room) {
@@ -276,21 +374,21 @@ void conn_serve(struct worker *w, struct conn *c, bool readable)
 			return;
 		}
 	}
-	size_t len = have + (n > 0 ? (size_t)n : 0);
+	struct rest rest = { .data = data, .len = have + (n > 0 ? (size_t)n : 0), .want = 4 };
 	if (data == c->in) { /* the calls stand in it: it is the worker's until they are done */
 		w->owned = c->in;
 		c->in = NULL;
 		c->in_len = c->in_size = 0;
 	}
 	atomic_fetch_add(&c->refs, 1);
-	int rc = run_calls(w, c, data, len, &left, &want);
+	int rc = run_calls(w, c, &rest);
 	if (rc > 0) {
-		if (w->owned && left && left == len && want <= have + room) {
+		if (w->owned && rest.len && rest.data == data && rest.want <= have + room) {
 			c->in = w->owned; /* nothing ran, and the rest will fit */
-			c->in_len = left;
+			c->in_len = rest.len;
 			c->in_size = have + room;
 			w->owned = NULL;
-		} else if (keep_partial(c, data + len - left, left, want)) {
+		} else if (keep_partial(c, rest.data, rest.len, rest.want)) {
 			rc = -1;
 		}
 		if (flush(w, c))

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SAVED_MAX = 4096, DEFAULT_ENTRIES = 4096 };
+enum { SAVED_MAX = 4096, DEFAULT_ENTRIES = 16384, WAITERS = 4, SUMMED = 512 };
 
 struct key {
 	uint8_t address[16];
@@ -20,6 +20,7 @@ struct entry {
 	bool hashed, done;
 	uint8_t *reply;
 	long len;
+	struct conn *waiters[WAITERS]; /* the call came again, by these, while the first was at work: counted */
 };
 
 struct drc {
@@ -41,9 +42,12 @@ static void make_key(struct drc *d, const struct rpc_call *call, const uint8_t *
 	k->prog = call->prog;
 	k->vers = call->vers;
 	k->proc = call->proc;
-	uint64_t sum;
-	crypto_shorthash((uint8_t *)&sum, args, len, d->secret);
-	k->checksum = sum ^ ((uint64_t)call->uid << 32 | call->gid);
+	/* The beginning has handle, name or offset; of data that is written, the end has to do besides. */
+	uint64_t sum, end = 0;
+	crypto_shorthash((uint8_t *)&sum, args, len < 2 * SUMMED ? len : SUMMED, d->secret);
+	if (len >= 2 * SUMMED)
+		crypto_shorthash((uint8_t *)&end, args + len - SUMMED, SUMMED, d->secret);
+	k->checksum = (sum ^ end * 0x9e3779b97f4a7c15u ^ len << 40) ^ ((uint64_t)call->uid << 32 | call->gid);
 }
 
 static size_t bucket(const struct drc *d, const struct key *k)
@@ -124,6 +128,18 @@ static struct entry *reuse(struct drc *d)
 	return e;
 }
 
+/* Once the connection of the first broke, nobody would hear of it. */
+static void wait_for(struct entry *e, struct conn *conn)
+{
+	int i = 0;
+	while (i < WAITERS && e->waiters[i] && e->waiters[i] != conn)
+		i++;
+	if (!conn || i == WAITERS || e->waiters[i])
+		return;
+	e->waiters[i] = conn;
+	atomic_fetch_add(&conn->refs, 1);
+}
+
 enum drc_answer drc_begin(struct drc *d, const struct rpc_call *call, const uint8_t *args, size_t args_len, uint8_t *out,
 			  size_t room, long *len, void **entry)
 {
@@ -135,13 +151,15 @@ enum drc_answer drc_begin(struct drc *d, const struct rpc_call *call, const uint
 	struct entry *e = d->buckets[bucket(d, &k)];
 	while (e && memcmp(&e->key, &k, sizeof k))
 		e = e->hash_next;
-	if (e && !e->done) {
+	if (e && (!e->done || (size_t)e->len > room)) {
+		if (!e->done)
+			wait_for(e, call->conn);
 		answer = DRC_BUSY;
-	} else if (e && (size_t)e->len <= room) {
+	} else if (e) {
 		memcpy(out, e->reply, (size_t)e->len);
 		*len = e->len;
 		answer = DRC_DONE;
-	} else if (!e && (e = reuse(d))) {
+	} else if ((e = reuse(d))) {
 		unlink_age(d, e);
 		append(d, e);
 		e->key = k;
@@ -163,7 +181,10 @@ void drc_finish(struct drc *d, void *entry, const uint8_t *reply, long len)
 	uint8_t *copy = len > 0 && len <= SAVED_MAX ? malloc((size_t)len) : NULL;
 	if (copy)
 		memcpy(copy, reply, (size_t)len);
+	struct conn *waiters[WAITERS];
 	pthread_mutex_lock(&d->lock);
+	memcpy(waiters, e->waiters, sizeof waiters);
+	memset(e->waiters, 0, sizeof e->waiters);
 	if (copy) {
 		e->reply = copy;
 		e->len = len;
@@ -172,4 +193,9 @@ void drc_finish(struct drc *d, void *entry, const uint8_t *reply, long len)
 		unhash(d, e);
 	}
 	pthread_mutex_unlock(&d->lock);
+	for (int i = 0; i < WAITERS && waiters[i]; i++) {
+		if (len > 0)
+			conn_send_record(waiters[i], reply, (size_t)len);
+		conn_put(waiters[i]);
+	}
 }

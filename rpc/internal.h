@@ -5,6 +5,9 @@
  * replies, with no hand-off. Before a call blocks (rpc_blocking(), or the watchdog saw it stuck) the lead passes to a
  * spare worker, which goes on with the rest; the blocked one sends its own reply when it is done and becomes a spare.
  *
+ * A client that does not read: replies that its socket does not take are queued at its connection. From OUT_QUEUE_MAX bytes on, its calls are neither
+ * read nor run; where all queues together pass config.max_queued, the connection that would add to them is closed.
+ *
  * Lock order: server.lock > conn.lock. The reply cache's lock stands alone.
  */
 #ifndef OVERNFSD_RPC_INTERNAL_H
@@ -22,6 +25,8 @@ enum { MAX_SHARDS = 8, MAX_LISTENERS = 32, MAX_PROGRAMS = 8, DEFAULT_THREADS = 6
 struct source {
 	enum { SOURCE_WAKE, SOURCE_LISTEN, SOURCE_UDP, SOURCE_CONN } kind;
 	int fd;
+	struct shard *shard; /* of a listener */
+	atomic_bool resting; /* a listener, out of descriptors: the watchdog turns it on again */
 };
 
 struct conn {
@@ -35,7 +40,10 @@ struct conn {
 	/* Input: the shard's leader alone. A partial record, and calls that a former leader left. */
 	uint8_t *in;
 	size_t in_len, in_size;
+	bool drained; /* server_drain() */
+	bool paused; /* whole calls wait in it until the output is taken */
 	/* Output */
+	atomic_size_t queued; /* out_len - out_at; changed with lock held */
 	pthread_mutex_t lock; /* guards all below */
 	uint8_t *out; /* what the socket did not take yet */
 	size_t out_at, out_len, out_size;
@@ -81,14 +89,16 @@ struct rpc_server {
 	int nshards;
 	struct source listeners[MAX_LISTENERS];
 	int nlisteners;
-	struct drc *drc;
+	struct drc *drc[2]; /* of RPC_ONCE and RPC_ONCE_BULK */
 	pthread_t watchdog;
 	bool started;
 	atomic_bool stopping;
 	atomic_uint next_shard;
 	atomic_size_t nconns;
-	struct {
+	atomic_size_t queued; /* of all connections */
+	struct registration {
 		uint32_t prog, vers;
+		unsigned netids; /* bits: rpcbind.c */
 	} registered[16];
 	int nregistered;
 	pthread_mutex_t lock; /* guards all below, and what says so above */
@@ -107,16 +117,20 @@ uint32_t auth_decode(const uint8_t **p, const uint8_t *end, struct rpc_call *cal
 struct drc *drc_new(size_t entries);
 void drc_free(struct drc *drc);
 enum drc_answer { DRC_NEW, DRC_BUSY, DRC_DONE };
-/* DRC_DONE: the reply was copied to out, *len bytes. DRC_NEW: now being answered; drc_finish must follow. */
+/* DRC_DONE: the reply was copied to out, *len bytes. DRC_NEW: now being answered; drc_finish must follow.
+ * DRC_BUSY: the first is still at work; its reply will go to call->conn too, where there is one. */
 enum drc_answer drc_begin(struct drc *drc, const struct rpc_call *call, const uint8_t *args, size_t args_len, uint8_t *out,
 			  size_t room, long *len, void **entry);
-void drc_finish(struct drc *drc, void *entry, const uint8_t *reply, long len); /* len <= 0: forget the call */
+void drc_finish(struct drc *drc, void *entry, const uint8_t *reply, long len); /* len <= 0: forget the call; entry may be NULL */
 /* ---- conn.c ---- */
 struct conn *conn_new(struct shard *shard, int fd, const struct sockaddr_storage *peer);
 void conn_put(struct conn *c);
 void conn_close(struct conn *c); /* out of epoll and the shard's list */
-int conn_send(struct conn *c, const uint8_t *data, size_t len);
-void conn_writable(struct conn *c);
+int conn_send(struct conn *c, const uint8_t *data, size_t len); /* or queues; where it fails, the connection is on its way to be closed */
+int conn_send_record(struct conn *c, const uint8_t *reply, size_t len); /* with its mark */
+void conn_writable(struct worker *w, struct conn *c);
+bool conn_flush(struct conn *c); /* false: broken */
+bool conn_is_full(struct conn *c);
 void conn_serve(struct worker *w, struct conn *c, bool readable);
 int conn_keep(struct conn *c, const uint8_t *data, size_t len); /* puts unrun bytes before what is there */
 /* ---- udp.c ---- */
@@ -124,6 +138,7 @@ int udp_open(const struct sockaddr *address, socklen_t len);
 void udp_serve(struct worker *w, int fd);
 /* ---- server.c ---- */
 void rpcbind_unregister(struct rpc_server *s); /* rpcbind.c */
+void server_drain(struct rpc_server *s); /* drain.c: once the workers are gone, sends what is queued, and closes the connections */
 bool worker_enter(struct worker *w); /* before a call */
 bool worker_leave(struct worker *w); /* after it; false: the rest was taken over */
 void rpc_log(struct rpc_server *server, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -23,6 +23,15 @@ struct rpc_call {
 	struct sockaddr_storage peer; /* IPv4-mapped addresses come as AF_INET */
 	bool udp;
 	void *user; /* rpc_program.user */
+	struct conn *conn; /* rpc/'s own; NULL: UDP */
+};
+
+/* What a call that comes again (the reply was lost, the connection broke) may do: */
+enum rpc_repeat {
+	RPC_REPEATABLE = 0, /* run again */
+	RPC_ONCE, /* be answered with the first reply: names and attributes change by it */
+	RPC_ONCE_BULK, /* the same, and there are so many that they would push the others out of the cache: data that is written.
+			* A late copy of a WRITE would else put old data over new. */
 };
 
 /* A procedure. run() gets zeroed space for res, and args decoded into zeroed space; what
@@ -33,7 +42,7 @@ struct rpc_proc {
 	size_t args_size, res_size; /* bytes */
 	void (*run)(struct rpc_call *call, void *args, void *res);
 	void (*free_res)(void *res);
-	bool non_idempotent; /* answered from the reply cache when it comes again */
+	enum rpc_repeat repeat;
 	/* Optional shortcut for the hottest calls, tried first: decodes the len bytes of arguments at args itself and writes
 	 * the encoded results at out (room bytes). Returns their length, or -1 to be served the ordinary way (it must then have changed nothing). */
 	long (*fast)(struct rpc_call *call, const uint8_t *args, size_t len, uint8_t *out, size_t room);
@@ -50,7 +59,9 @@ struct rpc_config {
 	int threads; /* the most workers; 0: a default */
 	size_t max_record; /* bytes of one call; a longer one closes its connection */
 	size_t max_connections; /* 0: a default under RLIMIT_NOFILE */
-	size_t drc_entries; /* reply cache size; 0: a default */
+	size_t drc_entries; /* calls that each of the two reply caches remembers; 0: a default */
+	size_t max_queued; /* bytes of replies that wait for slow readers, of all connections; one that would add more is closed. 0: an eighth of memory */
+	unsigned dead_after; /* seconds after which a peer that takes nothing, or answers no probe, is gone; 0: a default */
 	bool (*allow)(const struct sockaddr_storage *peer); /* NULL: everybody; false closes or ignores */
 	void (*log)(int level, const char *fmt, ...);
 };
@@ -59,10 +70,11 @@ int rpc_server_create(const struct rpc_config *config, struct rpc_server **serve
 int rpc_server_add(struct rpc_server *server, const struct rpc_program *program); /* before start; program is kept by reference */
 /* Listens on TCP and UDP at address (numeric, v4 or v6) and port (0: any; the port got is stored in *port). The programs all answer on every port. */
 int rpc_server_listen(struct rpc_server *server, const char *address, uint16_t *port, char *err, size_t errlen);
-/* Tells rpcbind that prog/vers is on port (TCP and UDP). Never fatal: 0 or -errno. rpc_server_stop unregisters. */
+/* Tells rpcbind that prog/vers is on port, for TCP and UDP of each family that is listened on there. Never fatal: 0, or -errno; -ECONNREFUSED: none
+ * runs; -EADDRINUSE: another server that is alive has that program. rpc_server_stop unregisters. */
 int rpc_server_register(struct rpc_server *server, uint32_t prog, uint32_t vers, uint16_t port);
 int rpc_server_start(struct rpc_server *server); /* starts the workers and returns */
-/* Stops listening, finishes calls in flight, sends their replies, joins the workers, frees. */
+/* Finishes calls in flight, sends their replies (a client that takes none has a few seconds), joins the workers, frees. */
 void rpc_server_stop(struct rpc_server *server);
 /* Called by a handler's thread before it waits for a disk: another worker takes over its connections. Cheap when called again in one call; no-op on other threads. */
 void rpc_blocking(void);

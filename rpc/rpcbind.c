@@ -1,44 +1,163 @@
-/* rpcbind.c: tells rpcbind where the programs are (RFC 1833), where one runs. Never fatal. */
+/* rpcbind.c: tells rpcbind where the programs are (RFC 1833), where one runs. Never fatal, and never a wait for long. */
 #include "internal.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <rpc/pmap_clnt.h>
+#include <netconfig.h>
+#include <rpc/pmap_prot.h>
+#include <rpc/rpc.h>
+#include <rpc/rpcb_clnt.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+enum { PORT = 111, PATIENCE_S = 2 };
 
-/* A refused connection says at once that none runs; libtirpc would try for a minute. */
-static bool rpcbind_runs(void)
+/* Each is one registration: clients ask for the one of the transport that they use. */
+static const struct {
+	const char *name, *any;
+	int family, kind;
+} netids[] = {
+	{ "tcp", "0.0.0.0", AF_INET, SOURCE_LISTEN },
+	{ "udp", "0.0.0.0", AF_INET, SOURCE_UDP },
+	{ "tcp6", "::", AF_INET6, SOURCE_LISTEN },
+	{ "udp6", "::", AF_INET6, SOURCE_UDP },
+};
+enum { NETIDS = sizeof netids / sizeof *netids };
+
+/* A NULL call, as libtirpc would try a silent rpcbind for minutes. */
+static bool answers(int fd)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(111), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool runs = fd >= 0 && !connect(fd, (struct sockaddr *)&a, sizeof a);
+	static const uint32_t call[] = { 0x80000028, 1, CALL, RPC_MSG_VERSION, PMAPPROG, PMAPVERS, 0, 0, 0, 0, 0 };
+	uint32_t words[11];
+	struct timeval patience = { .tv_sec = PATIENCE_S };
+	for (int i = 0; i < 11; i++)
+		words[i] = htonl(call[i]);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+	return send(fd, words, sizeof words, MSG_NOSIGNAL) == sizeof words && recv(fd, words, 8, MSG_WAITALL) == 8 && words[1] == htonl(1);
+}
+
+static int connected(const struct sockaddr *address, socklen_t len)
+{
+	struct timeval patience = { .tv_sec = PATIENCE_S };
+	int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -1;
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience); /* bounds connect() */
+	if (!connect(fd, address, len))
+		return fd;
+	close(fd);
+	return -1;
+}
+
+static bool somebody_at(const struct sockaddr *address, socklen_t len, bool must_answer)
+{
+	int fd = connected(address, len);
+	bool there = fd >= 0 && (!must_answer || answers(fd));
 	if (fd >= 0)
 		close(fd);
-	return runs;
+	return there;
+}
+
+/* By the local socket, which it knows root by, or by TCP. */
+static bool rpcbind_runs(void)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX, .sun_path = "/run/rpcbind.sock" };
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(PORT), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	return somebody_at((struct sockaddr *)&un, sizeof un, true) || somebody_at((struct sockaddr *)&in, sizeof in, true);
+}
+
+static bool listens(const struct rpc_server *s, int kind, int family, uint16_t port)
+{
+	for (int i = 0; i < s->nlisteners; i++) {
+		struct sockaddr_storage a = { 0 };
+		socklen_t len = sizeof a;
+		if ((int)s->listeners[i].kind == kind && !getsockname(s->listeners[i].fd, (struct sockaddr *)&a, &len) && a.ss_family == family &&
+		    ntohs(((struct sockaddr_in *)&a)->sin_port) == port) /* at the same place in both families */
+			return true;
+	}
+	return false;
+}
+
+/* The universal address (RFC 5665 5.2.3.3) of a port: "0.0.0.0.8.1". */
+static struct netbuf *universal(const struct netconfig *nc, const char *any, uint16_t port)
+{
+	char text[64];
+	snprintf(text, sizeof text, "%s.%u.%u", any, port >> 8, port & 255);
+	return uaddr2taddr(nc, text);
+}
+
+static void netbuf_free(struct netbuf *b)
+{
+	if (b)
+		free(b->buf);
+	free(b);
+}
+
+/* Whoever has the program now: does it live? After a crash of ours, nobody is there. */
+static bool other_lives(const struct netconfig *nc, uint32_t prog, uint32_t vers)
+{
+	struct sockaddr_storage space = { 0 };
+	struct netbuf b = { .maxlen = sizeof space, .len = sizeof space, .buf = &space };
+	struct sockaddr_in *in = (struct sockaddr_in *)&space;
+	if (!rpcb_getaddr(prog, vers, nc, &b, "localhost"))
+		return false;
+	struct sockaddr_in local = { .sin_family = AF_INET, .sin_port = in->sin_port, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	return nc->nc_semantics != NC_TPI_CLTS && somebody_at((struct sockaddr *)&local, sizeof local, false);
+}
+
+static int register_at(const char *netid, const char *any, uint32_t prog, uint32_t vers, uint16_t port)
+{
+	struct netconfig *nc = getnetconfigent(netid);
+	struct netbuf *address = nc ? universal(nc, any, port) : NULL;
+	int rc = address ? 0 : -EPROTONOSUPPORT;
+	if (!rc && !rpcb_set(prog, vers, nc, address)) { /* refused to us, or another address is known */
+		rc = other_lives(nc, prog, vers) ? -EADDRINUSE : -EACCES;
+		if (rc == -EACCES && rpcb_unset(prog, vers, nc) && rpcb_set(prog, vers, nc, address))
+			rc = 0;
+	}
+	netbuf_free(address);
+	if (nc)
+		freenetconfigent(nc);
+	return rc;
 }
 
 int rpc_server_register(struct rpc_server *s, uint32_t prog, uint32_t vers, uint16_t port)
 {
-	if (s->nregistered == 16)
+	struct registration *r = &s->registered[s->nregistered];
+	int rc = 0;
+	if (s->nregistered == sizeof s->registered / sizeof *s->registered)
 		return -ENOSPC;
 	if (!rpcbind_runs())
 		return -ECONNREFUSED;
-	pmap_unset(prog, vers);
-	if (!pmap_set(prog, vers, IPPROTO_TCP, port) || !pmap_set(prog, vers, IPPROTO_UDP, port))
-		return -EACCES;
-	s->registered[s->nregistered].prog = prog;
-	s->registered[s->nregistered++].vers = vers;
+	*r = (struct registration){ .prog = prog, .vers = vers };
+	for (unsigned i = 0; i < NETIDS && rc != -EADDRINUSE; i++) {
+		int one = listens(s, netids[i].kind, netids[i].family, port) ? register_at(netids[i].name, netids[i].any, prog, vers, port) : -ENOENT;
+		if (!one)
+			r->netids |= 1u << i;
+		else if (one != -ENOENT && !rc)
+			rc = one;
+	}
+	if (!r->netids)
+		return rc ? rc : -EACCES;
+	s->nregistered++;
 	return 0;
 }
 
 void rpcbind_unregister(struct rpc_server *s)
 {
-	if (s->nregistered && rpcbind_runs())
-		while (s->nregistered) {
-			s->nregistered--;
-			pmap_unset(s->registered[s->nregistered].prog, s->registered[s->nregistered].vers);
+	bool runs = s->nregistered && rpcbind_runs();
+	for (; s->nregistered; s->nregistered--) {
+		const struct registration *r = &s->registered[s->nregistered - 1];
+		for (unsigned i = 0; runs && i < NETIDS; i++) {
+			struct netconfig *nc = r->netids >> i & 1 ? getnetconfigent(netids[i].name) : NULL;
+			if (nc)
+				rpcb_unset(r->prog, r->vers, nc);
+			if (nc)
+				freenetconfigent(nc);
 		}
+	}
 }

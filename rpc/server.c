@@ -15,7 +15,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { EVENTS = 64, WATCH_BUSY_US = 2000, WATCH_IDLE_US = 20000, IN_SIZE = 1 << 17 };
+enum { EVENTS = 64, DEAD_AFTER = 60, WATCH_BUSY_US = 2000, WATCH_IDLE_US = 20000, IN_SIZE = 1 << 17 };
 
 static _Thread_local struct worker *self;
 
@@ -49,16 +49,25 @@ int rpc_server_create(const struct rpc_config *config, struct rpc_server **out)
 	}
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	s->nshards = cpus < 1 ? 1 : cpus > MAX_SHARDS ? MAX_SHARDS : (int)cpus;
-	if (s->nshards > s->config.threads)
-		s->nshards = s->config.threads;
+	if (s->nshards > (s->config.threads + 3) / 4) /* each leader needs some who take over from it */
+		s->nshards = (s->config.threads + 3) / 4;
+	if (!s->config.max_queued) {
+		long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+		s->config.max_queued = pages > 0 ? (size_t)pages / 8 * (size_t)size : (size_t)256 << 20;
+	}
+	if (!s->config.dead_after)
+		s->config.dead_after = DEAD_AFTER;
 	pthread_mutex_init(&s->lock, NULL);
-	s->drc = drc_new(config->drc_entries);
-	int rc = s->drc ? 0 : -ENOMEM;
+	int rc = 0;
+	for (int i = 0; i < 2; i++)
+		if (!(s->drc[i] = drc_new(config->drc_entries)))
+			rc = -ENOMEM;
 	for (int i = 0; i < s->nshards; i++) {
 		struct shard *sh = &s->shards[i];
 		sh->server = s;
 		sh->epoll = epoll_create1(EPOLL_CLOEXEC);
-		sh->wake = (struct source){ .kind = SOURCE_WAKE, .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
+		sh->wake.kind = SOURCE_WAKE;
+		sh->wake.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		struct epoll_event e = { .events = EPOLLIN, .data.ptr = &sh->wake };
 		if (!rc && (sh->epoll < 0 || sh->wake.fd < 0 || epoll_ctl(sh->epoll, EPOLL_CTL_ADD, sh->wake.fd, &e)))
 			rc = -errno;
@@ -131,11 +140,12 @@ static int tcp_open(struct sockaddr *address, socklen_t len)
 
 static int add_listener(struct rpc_server *s, int kind, int fd)
 {
-	struct source *src = &s->listeners[s->nlisteners];
+	struct source *src = &s->listeners[s->nlisteners++];
 	struct epoll_event e = { .events = EPOLLIN, .data.ptr = src };
-	*src = (struct source){ .kind = kind, .fd = fd };
-	s->nlisteners++;
-	return epoll_ctl(s->shards[s->nlisteners % s->nshards].epoll, EPOLL_CTL_ADD, fd, &e) ? -errno : 0;
+	src->kind = kind;
+	src->fd = fd;
+	src->shard = &s->shards[s->nlisteners % s->nshards];
+	return epoll_ctl(src->shard->epoll, EPOLL_CTL_ADD, fd, &e) ? -errno : 0;
 }
 
 int rpc_server_listen(struct rpc_server *s, const char *address, uint16_t *port, char *err, size_t errlen)
@@ -177,15 +187,46 @@ int rpc_server_listen(struct rpc_server *s, const char *address, uint16_t *port,
 	return rc ? rc : add_listener(s, SOURCE_UDP, udp);
 }
 
-static void accept_all(struct rpc_server *s, int listener)
+/* Clients that vanished, or take nothing, must not hold connections and replies for ever: the kernel ends those (TCP_USER_TIMEOUT, tcp(7)). */
+static void set_up_connection(struct rpc_server *s, int fd)
+{
+	int on = 1, idle = (int)s->config.dead_after, interval = idle / 4 ? idle / 4 : 1, probes = 4;
+	unsigned timeout = s->config.dead_after * 1000;
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
+}
+
+/* Out of descriptors: connections wait in the backlog until the watchdog turns the listener on again. Level-triggered, it would else be told again and again. */
+static void rest_listener(struct source *src)
+{
+	struct epoll_event e = { .events = 0, .data.ptr = src };
+	epoll_ctl(src->shard->epoll, EPOLL_CTL_MOD, src->fd, &e);
+	atomic_store(&src->resting, true);
+}
+
+static void wake_listeners(struct rpc_server *s)
+{
+	for (int i = 0; i < s->nlisteners; i++) {
+		struct source *src = &s->listeners[i];
+		struct epoll_event e = { .events = EPOLLIN, .data.ptr = src };
+		if (atomic_exchange(&src->resting, false))
+			epoll_ctl(src->shard->epoll, EPOLL_CTL_MOD, src->fd, &e);
+	}
+}
+
+static void accept_all(struct rpc_server *s, struct source *listener)
 {
 	for (int i = 0; i < 64; i++) {
 		struct sockaddr_storage peer = { 0 };
 		socklen_t len = sizeof peer;
-		int on = 1, fd = accept4(listener, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		int fd = accept4(listener->fd, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd < 0) {
 			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
-				usleep(10000); /* level-triggered: without a pause this would spin until a descriptor is free */
+				rest_listener(listener);
 			return;
 		}
 		plain_address(&peer);
@@ -193,7 +234,7 @@ static void accept_all(struct rpc_server *s, int listener)
 			close(fd);
 			continue;
 		}
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+		set_up_connection(s, fd);
 		struct shard *sh = &s->shards[atomic_fetch_add(&s->next_shard, 1) % (unsigned)s->nshards];
 		struct conn *c = conn_new(sh, fd, &peer);
 		if (!c)
@@ -236,6 +277,8 @@ static void worker_free(struct worker *w)
 static void find_leader(struct rpc_server *s, struct shard *sh)
 {
 	struct worker *w = s->spares;
+	if (atomic_load(&s->stopping))
+		return; /* nobody leads any more */
 	if (w) {
 		s->spares = w->next_spare;
 		w->shard = sh;
@@ -334,12 +377,12 @@ static void handle(struct worker *w, struct source *src, uint32_t events)
 	struct conn *c = (struct conn *)src;
 	switch (src->kind) {
 	case SOURCE_WAKE: break;
-	case SOURCE_LISTEN: accept_all(w->server, src->fd); break;
+	case SOURCE_LISTEN: accept_all(w->server, src); break;
 	case SOURCE_UDP: udp_serve(w, src->fd); break;
 	case SOURCE_CONN:
 		if (events & EPOLLOUT) {
 			atomic_fetch_add(&c->refs, 1);
-			conn_writable(c);
+			conn_writable(w, c);
 			conn_put(c);
 			break; /* level-triggered: what there is to read is said again */
 		}
@@ -403,6 +446,7 @@ static void *watch(void *arg)
 	bool busy = false;
 	while (!atomic_load(&s->stopping)) {
 		usleep(busy ? WATCH_BUSY_US : WATCH_IDLE_US);
+		wake_listeners(s);
 		busy = false;
 		for (int i = 0; i < s->nshards; i++) {
 			struct shard *sh = &s->shards[i];
@@ -437,39 +481,46 @@ int rpc_server_start(struct rpc_server *s)
 }
 
 
-void rpc_server_stop(struct rpc_server *s)
+/* What is under way is finished: a worker leaves its shard when it sees that the server stops. */
+static void join_workers(struct rpc_server *s)
 {
 	uint64_t one = 1;
-	rpcbind_unregister(s);
 	atomic_store(&s->stopping, true);
 	if (s->started)
 		pthread_join(s->watchdog, NULL);
 	for (int i = 0; i < s->nshards; i++)
 		(void)!write(s->shards[i].wake.fd, &one, sizeof one);
 	pthread_mutex_lock(&s->lock);
-	for (int i = 0; i < s->nworkers; i++)
+	int n = s->nworkers; /* no more are made: find_leader() */
+	for (int i = 0; i < n; i++)
 		pthread_cond_signal(&s->workers[i]->wake);
 	pthread_mutex_unlock(&s->lock);
-	for (int i = 0; i < s->nworkers; i++)
+	for (int i = 0; i < n; i++)
 		pthread_join(s->workers[i]->thread, NULL);
-	for (int i = 0; i < s->nworkers; i++)
+	for (int i = 0; i < n; i++)
 		worker_free(s->workers[i]);
-	for (int i = 0; i < s->nshards; i++) {
-		struct shard *sh = &s->shards[i];
-		for (struct conn *c; (c = sh->resume);) {
-			sh->resume = c->resume_next;
+}
+
+void rpc_server_stop(struct rpc_server *s)
+{
+	rpcbind_unregister(s);
+	join_workers(s);
+	for (int i = 0; i < s->nshards; i++)
+		for (struct conn *c; (c = s->shards[i].resume);) {
+			s->shards[i].resume = c->resume_next;
 			conn_put(c);
 		}
-		while (sh->conns)
-			conn_close(sh->conns);
-		if (sh->epoll >= 0)
-			close(sh->epoll);
-		if (sh->wake.fd >= 0)
-			close(sh->wake.fd);
-	}
 	for (int i = 0; i < s->nlisteners; i++)
 		close(s->listeners[i].fd);
-	drc_free(s->drc);
+	server_drain(s);
+	for (int i = 0; i < 2; i++)
+		drc_free(s->drc[i]);
+	for (int i = 0; i < s->nshards; i++) {
+		if (s->shards[i].epoll >= 0)
+			close(s->shards[i].epoll);
+		if (s->shards[i].wake.fd >= 0)
+			close(s->shards[i].wake.fd);
+	}
 	pthread_mutex_destroy(&s->lock);
 	free(s);
 }
