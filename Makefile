@@ -24,7 +24,7 @@ UNIT = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 AREAS = $(filter-out unit,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
 WIRE = $(foreach a,$(AREAS),$(patsubst %.c,$(BUILD)/%,$(wildcard tests/$(a)/test_*.c)))
 
-.PHONY: all help run check deps unit e2e asan tsan lint install clean bench
+.PHONY: all help run check deps unit e2e asan tsan lint install clean bench guest-check
 all: $(BUILD)/overnfsd $(BUILD)/overnfsctl ## build the daemon, in build/
 
 $(BUILD)/overnfsd: $(BUILD)/nfs3/main.o $(LIB_OBJ)
@@ -75,11 +75,17 @@ deps: ## install the missing Debian packages (needs root)
 run: deps ## serve a small sample stack and print the mount line
 	@$(MAKE) --no-print-directory all
 	@tests/run-sample $(BUILD)/overnfsd
-check: deps ## all tests
+check: ## all tests
+	@tests/install-deps check
 	@$(MAKE) --no-print-directory all tests-built
 	@tests/run-tests $(BUILD)
 .PHONY: tests-built
 tests-built: all $(UNIT) $(WIRE)
+
+guest-check: ## the tests of a kernel's client and of big trees in full size: some 20 minutes
+	@tests/install-deps guest
+	@$(MAKE) --no-print-directory all tests-built
+	@FILES=20000 MAKE_TARGETS=all GUEST_SECONDS=200 OPS=20000 ENTRIES=100000 BIG=1 tests/run-tests $(BUILD) mount/ big/ libnfs/
 
 asan: ## build with AddressSanitizer and UBSan, in build/asan, and run all tests
 	@$(MAKE) --no-print-directory BUILD=build/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" check
