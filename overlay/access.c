@@ -59,27 +59,33 @@ bool attr_gives(const struct overlay_cred *cred, const struct overlay_attr *a, c
 	return bits & bit;
 }
 
-/* o->lock held */
-static void acl_load(struct overlay *ov, struct object *o)
+/* o->lock held. What an ACL says that can't be read is not known: an error, rather than the mode alone. */
+static int acl_load(struct overlay *ov, struct object *o)
 {
 	struct fdent *parent;
 	const char *name;
 	char path[300], buf[4096];
 	if (o->acl_known || o->type == S_IFLNK)
-		return;
+		return 0;
 	free(o->acl);
 	o->acl = NULL;
 	o->acl_size = 0;
-	if (place_pin_parent(ov, o->upper ? o->upper : o->lower[0], &parent, &name))
-		return;
+	int rc = place_pin_parent(ov, o->upper ? o->upper : o->lower[0], &parent, &name);
+	if (rc)
+		return rc;
 	snprintf(path, sizeof path, *name ? "/proc/self/fd/%d/%s" : "/proc/self/fd/%d/.", parent->fd, name);
 	ssize_t n = lgetxattr(path, "system.posix_acl_access", buf, sizeof buf);
+	if (n < 0 && errno != ENODATA && errno != EOPNOTSUPP)
+		rc = -errno;
 	place_unpin(ov, parent);
-	if (n > 4 && (o->acl = malloc((size_t)n))) {
+	if (n > 4) {
+		if (!(o->acl = malloc((size_t)n)))
+			return -ENOMEM;
 		memcpy(o->acl, buf, (size_t)n);
 		o->acl_size = (size_t)n;
 	}
-	o->acl_known = true;
+	o->acl_known = !rc;
+	return rc;
 }
 
 int permitted(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want)
@@ -90,12 +96,12 @@ int permitted(struct overlay *ov, const struct overlay_cred *cred, struct object
 		return rc;
 	pthread_mutex_lock(&o->lock);
 	if (cred->uid)
-		acl_load(ov, o);
-	for (int bit = 1; bit <= 4; bit <<= 1)
+		rc = acl_load(ov, o);
+	for (int bit = 1; !rc && bit <= 4; bit <<= 1)
 		if (want & bit && attr_gives(cred, &a, o->acl, o->acl_size, bit))
 			bits |= bit;
 	pthread_mutex_unlock(&o->lock);
-	return bits;
+	return rc ? rc : bits;
 }
 
 int require(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want)
