@@ -130,8 +130,10 @@ void proc_readdir(struct rpc_call *call, void *args, void *res)
 	bool eof = false;
 	r->status = begin(&d, call, &rq, &a->dir, a->count, &dir);
 	d.tail = &ok->reply.entries;
-	if (!r->status)
-		r->status = finish(&d, overlay_readdir(rq.ov, &rq.cred, dir, a->cookie, false, add_entry, &d, &eof), eof);
+	if (!r->status) {
+		int rc = overlay_readdir(rq.ov, &rq.cred, dir, a->cookie, false, add_entry, &d, &eof);
+		r->status = finish(&d, rc, eof);
+	}
 	if (r->status) {
 		free(d.block);
 		memset(&r->READDIR3res_u, 0, sizeof r->READDIR3res_u);
@@ -164,8 +166,10 @@ void proc_readdirplus(struct rpc_call *call, void *args, void *res)
 	r->status = begin(&d, call, &rq, &a->dir, a->maxcount, &dir);
 	d.plus_tail = &ok->reply.entries;
 	d.dir_left = a->dircount ? a->dircount : DIRECTORY_MAX;
-	if (!r->status)
-		r->status = finish(&d, overlay_readdir(rq.ov, &rq.cred, dir, a->cookie, true, add_entryplus, &d, &eof), eof);
+	if (!r->status) {
+		int rc = overlay_readdir(rq.ov, &rq.cred, dir, a->cookie, true, add_entryplus, &d, &eof);
+		r->status = finish(&d, rc, eof);
+	}
 	if (r->status) {
 		free(d.block);
 		memset(&r->READDIRPLUS3res_u, 0, sizeof r->READDIRPLUS3res_u);

@@ -59,33 +59,27 @@ bool attr_gives(const struct overlay_cred *cred, const struct overlay_attr *a, c
 	return bits & bit;
 }
 
-/* o->lock held. What an ACL says that can't be read is not known: an error, rather than the mode alone. */
-static int acl_load(struct overlay *ov, struct object *o)
+/* o->lock held */
+static void acl_load(struct overlay *ov, struct object *o)
 {
 	struct fdent *parent;
 	const char *name;
 	char path[300], buf[4096];
 	if (o->acl_known || o->type == S_IFLNK)
-		return 0;
+		return;
 	free(o->acl);
 	o->acl = NULL;
 	o->acl_size = 0;
-	int rc = place_pin_parent(ov, o->upper ? o->upper : o->lower[0], &parent, &name);
-	if (rc)
-		return rc;
+	if (place_pin_parent(ov, o->upper ? o->upper : o->lower[0], &parent, &name))
+		return;
 	snprintf(path, sizeof path, *name ? "/proc/self/fd/%d/%s" : "/proc/self/fd/%d/.", parent->fd, name);
 	ssize_t n = lgetxattr(path, "system.posix_acl_access", buf, sizeof buf);
-	if (n < 0 && errno != ENODATA && errno != EOPNOTSUPP)
-		rc = -errno;
 	place_unpin(ov, parent);
-	if (n > 4) {
-		if (!(o->acl = malloc((size_t)n)))
-			return -ENOMEM;
+	if (n > 4 && (o->acl = malloc((size_t)n))) {
 		memcpy(o->acl, buf, (size_t)n);
 		o->acl_size = (size_t)n;
 	}
-	o->acl_known = !rc;
-	return rc;
+	o->acl_known = true;
 }
 
 int permitted(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want)
@@ -96,12 +90,12 @@ int permitted(struct overlay *ov, const struct overlay_cred *cred, struct object
 		return rc;
 	pthread_mutex_lock(&o->lock);
 	if (cred->uid)
-		rc = acl_load(ov, o);
-	for (int bit = 1; !rc && bit <= 4; bit <<= 1)
+		acl_load(ov, o);
+	for (int bit = 1; bit <= 4; bit <<= 1)
 		if (want & bit && attr_gives(cred, &a, o->acl, o->acl_size, bit))
 			bits |= bit;
 	pthread_mutex_unlock(&o->lock);
-	return rc ? rc : bits;
+	return bits;
 }
 
 int require(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want)

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* By file id: the map's parents are known by that alone. Of two lives of an inode, one is dead. */
 static size_t id_bucket(const struct table *t, uint64_t fileid)
@@ -50,17 +51,40 @@ bool object_is_up(struct object *o, bool with_data)
 	return up;
 }
 
-int object_pin(struct overlay *ov, struct object *o, enum fd_kind kind, struct fdent **ent)
+bool object_is_going(int rc, int *tries)
 {
-	pthread_mutex_lock(&o->lock);
+	enum { TRIES = 50, PAUSE_US = 200 };
+	if (rc != -ESTALE || ++*tries > TRIES)
+		return false;
+	usleep(PAUSE_US);
+	return true;
+}
+
+/* o->lock held. *dead: it is marked. */
+static int pin_locked(struct overlay *ov, struct object *o, enum fd_kind kind, struct fdent **ent, bool *dead)
+{
 	struct place *p = o->upper;
 	if (kind == FD_READ && o->metacopy)
 		p = o->data;
 	else if (kind != FD_WRITE && !p)
 		p = o->lower[0];
-	int rc = o->dead || (!p && !o->metacopy) ? object_gone(o) : !p ? -EIO /* a metacopy whose data is nowhere */ : place_pin(ov, p, kind, ent);
-	pthread_mutex_unlock(&o->lock);
-	return rc == -ENOENT || rc == -ENOTDIR ? -ESTALE : rc;
+	*dead = o->dead || (!p && !o->metacopy);
+	if (*dead)
+		return object_gone(o);
+	int rc = !p ? -EIO /* a metacopy whose data is nowhere */ : place_pin(ov, p, kind, ent);
+	return rc == -ENOENT || rc == -ENOTDIR || rc == -ENXIO /* a whiteout stands there */ ? -ESTALE : rc;
+}
+
+int object_pin(struct overlay *ov, struct object *o, enum fd_kind kind, struct fdent **ent)
+{
+	int tries = 0, rc;
+	bool dead;
+	do {
+		pthread_mutex_lock(&o->lock);
+		rc = pin_locked(ov, o, kind, ent, &dead);
+		pthread_mutex_unlock(&o->lock);
+	} while (!dead && object_is_going(rc, &tries));
+	return rc;
 }
 
 static void unname_locked(struct table *t, struct object *o)
@@ -336,13 +360,6 @@ void object_rename(struct overlay *ov, struct object *o, struct object *parent, 
 	}
 	pthread_mutex_unlock(&ov->table.lock);
 	overlay_put(ov, old);
-}
-
-void object_forget_lowers(struct overlay *ov, struct object *o)
-{
-	while (o->nlower)
-		place_put(ov, o->lower[--o->nlower]);
-	attr_forget(o);
 }
 
 void object_set_name(struct overlay *ov, struct object *o, struct object *parent, const char *name, struct place *place)

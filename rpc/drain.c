@@ -39,9 +39,10 @@ static bool peer_is_done(struct conn *c)
 static bool drain(struct conn *c)
 {
 	if (atomic_load(&c->queued)) {
-		if (!conn_flush(c))
-			conn_close(c);
-		return c->closed;
+		if (conn_flush(c))
+			return false;
+		conn_close(c);
+		return true;
 	}
 	if (!c->drained) {
 		c->drained = true;

@@ -45,7 +45,8 @@ int rpc_server_create(const struct rpc_config *config, struct rpc_server **out)
 	if (!s->config.max_connections) {
 		struct rlimit rl = { 1024, 1024 };
 		getrlimit(RLIMIT_NOFILE, &rl);
-		s->config.max_connections = rl.rlim_cur / 4 < 100000 ? rl.rlim_cur / 4 : 100000;
+		rlim_t part = rl.rlim_cur / 8 * 3; /* half are for files */
+		s->config.max_connections = part < 100000 ? part : 100000;
 	}
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	s->nshards = cpus < 1 ? 1 : cpus > MAX_SHARDS ? MAX_SHARDS : (int)cpus;
