@@ -85,7 +85,7 @@ tests-built: all $(UNIT) $(WIRE)
 guest-check: ## the tests of a kernel's client and of big trees in full size: some 20 minutes
 	@tests/install-deps guest
 	@$(MAKE) --no-print-directory all tests-built
-	@FILES=20000 MAKE_TARGETS=all GUEST_SECONDS=200 OPS=20000 ENTRIES=100000 BIG=1 tests/run-tests $(BUILD) mount/ big/ libnfs/
+	@FILES=20000 MAKE_TARGETS=all GUEST_SECONDS=200 OPS=20000 ENTRIES=100000 MORE_OPTS="noac nordirplus,rsize=32768" BIG=1 tests/run-tests $(BUILD) mount/ big/ libnfs/
 
 asan: ## build with AddressSanitizer and UBSan, in build/asan, and run all tests
 	@$(MAKE) --no-print-directory BUILD=build/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" check

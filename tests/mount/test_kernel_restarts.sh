@@ -22,7 +22,7 @@ real=$port
 trap 'kill $relay; finish' EXIT
 while [ ! -s "$dir/relay" ]; do sleep 0.05; done
 port=$(cat "$dir/relay")
-guest "" "$here/guest_restarts.py" "$seconds" "$seed" & client=$!
+guest nordirplus,rsize=32768 "$here/guest_restarts.py" "$seconds" "$seed" & client=$!
 kills=0
 port=$real
 sleep 3 # it boots
