@@ -26,17 +26,22 @@ static int lock_dir(int fd, const char *path, char *err, size_t errlen)
 	return -EBUSY;
 }
 
-/* Undoes mountinfo's "\040" and the overlay options' "\\": in place. */
+/* Undoes mountinfo's "\040", then the mount options' "\,": in place. */
 static void unescape(char *s)
 {
 	char *to = s;
-	while (*s) {
-		if (*s == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] && s[3]) {
-			*to++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
-			s += 4;
+	for (const char *from = s; *from; to++)
+		if (*from == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] && from[3]) {
+			*to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
+			from += 4;
 		} else {
-			*to++ = *s++;
+			*to = *from++;
 		}
+	*to = 0;
+	to = s;
+	for (const char *from = s; *from; from++) {
+		from += *from == '\\' && from[1];
+		*to++ = *from;
 	}
 	*to = 0;
 }
@@ -61,7 +66,7 @@ static bool option_names(char *options, const char *option, const struct stat *d
 	return false;
 }
 
-/* Linux marks what it uses in memory alone; but its mounts are listed. */
+/* Linux marks what it uses in memory alone; but its mounts are listed (those of this mount namespace; a relative path can't be told from here). */
 static int check_mounts(const char *option, const char *path, int fd, char *err, size_t errlen)
 {
 	struct stat dir;
