@@ -17,12 +17,13 @@ bool in_group(const struct overlay_cred *cred, gid_t gid)
 	return false;
 }
 
-static int acl_bits(const struct overlay_cred *cred, const struct overlay_attr *a, const void *acl, size_t size)
+/* The entry that decides must give all of want: of the groups that the caller is in, one alone. Not for the owner. */
+static bool acl_gives(const struct overlay_cred *cred, const struct overlay_attr *a, const void *acl, size_t size, int want)
 {
 	const struct acl_entry *e = (const void *)((const char *)acl + 4);
 	size_t n = (size - 4) / sizeof *e;
-	int mask = 7, user = -1, groups = 0, other = 0;
-	bool in_any = false;
+	int mask = 7, user = -1, other = 0;
+	bool in_any = false, by_group = false;
 	for (size_t i = 0; i < n; i++) {
 		int perm = le16toh(e[i].perm);
 		uint32_t id = le32toh(e[i].id);
@@ -33,56 +34,94 @@ static int acl_bits(const struct overlay_cred *cred, const struct overlay_attr *
 		case ACL_GROUP:
 			if (in_group(cred, le16toh(e[i].tag) == ACL_GROUP ? id : a->gid)) {
 				in_any = true;
-				groups |= perm;
+				by_group |= (perm & want) == want;
 			}
 			break;
 		case ACL_OTHER: other = perm; break;
 		default: break;
 		}
 	}
-	if (cred->uid == a->uid)
-		return a->mode >> 6 & 7;
 	if (user >= 0)
-		return user & mask;
-	return in_any ? groups & mask : other;
+		return (user & mask & want) == want;
+	return in_any ? by_group && (mask & want) == want : (other & want) == want;
 }
 
-/* acl_bits joins the groups' bits; acl(5) wants one entry that has all of them, so bits are asked for one at a time. */
-bool attr_gives(const struct overlay_cred *cred, const struct overlay_attr *a, const void *acl, size_t acl_size, int bit)
+/* want: bits, all of which are asked for at once. */
+static bool attr_gives(const struct overlay_cred *cred, const struct overlay_attr *a, const void *acl, size_t acl_size, int want)
 {
 	if (!cred->uid) /* as CAP_DAC_OVERRIDE: everything, but executing what nobody may execute */
-		return bit != OVERLAY_EXEC || S_ISDIR(a->mode) || a->mode & 0111;
+		return !(want & OVERLAY_EXEC) || S_ISDIR(a->mode) || a->mode & 0111;
 	/* an ACL whose mask gives nothing is not looked at: its users are "others" then (Linux: acl_permission_check()) */
 	if (acl && acl_size >= 4 && cred->uid != a->uid && a->mode & 070)
-		return acl_bits(cred, a, acl, acl_size) & bit;
+		return acl_gives(cred, a, acl, acl_size, want);
 	int bits = cred->uid == a->uid ? a->mode >> 6 : in_group(cred, a->gid) ? a->mode >> 3 : a->mode;
-	return bits & bit;
+	return (bits & want) == want;
 }
 
-/* o->lock held */
-static void acl_load(struct overlay *ov, struct object *o)
+/* o->lock held. -errno: it is not known, so nothing is given. */
+static int acl_load(struct overlay *ov, struct object *o)
 {
+	enum { MOST = 65536 }; /* XATTR_SIZE_MAX */
 	struct fdent *parent;
 	const char *name;
-	char path[300], buf[4096];
+	char path[300];
 	if (o->acl_known || o->type == S_IFLNK)
-		return;
+		return 0;
 	free(o->acl);
 	o->acl = NULL;
 	o->acl_size = 0;
-	if (place_pin_parent(ov, o->upper ? o->upper : o->lower[0], &parent, &name))
-		return;
+	int rc = place_pin_parent(ov, o->upper ? o->upper : o->lower[0], &parent, &name);
+	if (rc)
+		return rc;
 	snprintf(path, sizeof path, *name ? "/proc/self/fd/%d/%s" : "/proc/self/fd/%d/.", parent->fd, name);
-	ssize_t n = lgetxattr(path, "system.posix_acl_access", buf, sizeof buf);
-	place_unpin(ov, parent);
-	if (n > 4 && (o->acl = malloc((size_t)n))) {
-		memcpy(o->acl, buf, (size_t)n);
+	ssize_t n = lgetxattr(path, "system.posix_acl_access", NULL, 0);
+	if (n > 4 && n <= MOST && (o->acl = malloc((size_t)n)))
+		n = lgetxattr(path, "system.posix_acl_access", o->acl, (size_t)n);
+	if (n > 4 && o->acl)
 		o->acl_size = (size_t)n;
-	}
-	o->acl_known = true;
+	else if (n > 4)
+		rc = -ENOMEM;
+	else if (n < 0 && errno != ENODATA && errno != EOPNOTSUPP)
+		rc = -errno;
+	place_unpin(ov, parent);
+	o->acl_known = !rc;
+	return rc;
 }
 
-int permitted(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want)
+/* Immutable or append-only, by the file system's own flags or, of a copy, by what it says of itself. o->lock held. */
+static unsigned protection(struct overlay *ov, struct object *o)
+{
+	struct fdent *parent;
+	const char *name;
+	struct statx st;
+	char flags[32] = "";
+	if (o->protection)
+		return o->protection;
+	if (place_pin_parent(ov, o->upper ? o->upper : o->lower[0], &parent, &name))
+		return PROTECTION_KNOWN; /* gone: the change will find out */
+	if (!statx_at(parent->fd, name, &st) && st.stx_attributes & STATX_ATTR_IMMUTABLE)
+		strcat(flags, "i");
+	if (st.stx_attributes & STATX_ATTR_APPEND)
+		strcat(flags, "a");
+	if (o->upper && !*flags)
+		format_getxattr(ov, parent->fd, name, "protattr", flags, sizeof flags - 1);
+	place_unpin(ov, parent);
+	o->protection = PROTECTION_KNOWN | (strchr(flags, 'i') ? PROTECTION_IMMUTABLE : 0) | (strchr(flags, 'a') ? PROTECTION_APPEND : 0);
+	return o->protection;
+}
+
+int changeable(struct overlay *ov, struct object *o, bool adds)
+{
+	if (!ov->writable)
+		return 0; /* nothing changes anyway */
+	pthread_mutex_lock(&o->lock);
+	unsigned p = protection(ov, o);
+	pthread_mutex_unlock(&o->lock);
+	return p & PROTECTION_IMMUTABLE || (p & PROTECTION_APPEND && !adds) ? -EPERM : 0;
+}
+
+/* Of the bits in want, those given; with all set, all of them or none. */
+static int given(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want, bool all)
 {
 	struct overlay_attr a;
 	int bits = 0, rc = attr_get(ov, o, &a);
@@ -90,17 +129,27 @@ int permitted(struct overlay *ov, const struct overlay_cred *cred, struct object
 		return rc;
 	pthread_mutex_lock(&o->lock);
 	if (cred->uid)
-		acl_load(ov, o);
-	for (int bit = 1; bit <= 4; bit <<= 1)
+		rc = acl_load(ov, o);
+	if (!rc && all && attr_gives(cred, &a, o->acl, o->acl_size, want))
+		bits = want;
+	for (int bit = 1; !rc && !all && bit <= 4; bit <<= 1)
 		if (want & bit && attr_gives(cred, &a, o->acl, o->acl_size, bit))
 			bits |= bit;
 	pthread_mutex_unlock(&o->lock);
-	return bits;
+	return rc ? rc : bits;
+}
+
+int permitted(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want)
+{
+	if (want & OVERLAY_WRITE && changeable(ov, o, true))
+		want &= ~OVERLAY_WRITE;
+	return given(ov, cred, o, want, false);
 }
 
 int require(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want)
 {
-	int bits = permitted(ov, cred, o, want);
+	int rc = want & OVERLAY_WRITE ? changeable(ov, o, true) : 0;
+	int bits = rc ? rc : given(ov, cred, o, want, true);
 	return bits < 0 ? bits : bits == want ? 0 : -EACCES;
 }
 

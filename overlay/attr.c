@@ -165,6 +165,11 @@ int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_
 	return rc;
 }
 
+static bool sets_nothing(const struct overlay_setattr *set)
+{
+	return !set->set_mode && !set->set_uid && !set->set_gid && !set->set_size && !set->set_atime && !set->set_mtime;
+}
+
 /* RFC 1813 3.3.2 and chown_restricted: who may set what. */
 static int may_setattr(struct overlay *ov, const struct overlay_cred *cred, struct object *o, const struct overlay_attr *a,
 		       const struct overlay_setattr *set)
@@ -174,6 +179,9 @@ static int may_setattr(struct overlay *ov, const struct overlay_cred *cred, stru
 		return -EINVAL;
 	if (set->set_size && (int64_t)set->size < 0)
 		return -EFBIG;
+	bool touches = !set->set_mode && !set->set_uid && !set->set_gid && !set->set_size && set->set_atime != TIME_CLIENT && set->set_mtime != TIME_CLIENT;
+	if (!sets_nothing(set) && changeable(ov, o, touches))
+		return -EPERM;
 	if (set->set_mode && !owner)
 		return -EPERM;
 	if (set->set_uid && cred->uid && (!owner || set->uid != a->uid))
@@ -212,11 +220,6 @@ static void drop_setid(const struct overlay_cred *cred, const struct overlay_att
 		set->set_mode = true;
 		set->mode = kept & 07777;
 	}
-}
-
-static bool sets_nothing(const struct overlay_setattr *set)
-{
-	return !set->set_mode && !set->set_uid && !set->set_gid && !set->set_size && !set->set_atime && !set->set_mtime;
 }
 
 int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct object *o,

@@ -265,11 +265,11 @@ static int look_for(struct overlay *ov, struct object *dir, const char *name, st
 	return rc ? rc : lookup_locked(ov, dir, name, o) ?: -EEXIST;
 }
 
-/* may: what the caller may do with the directory. */
+/* may: 0 or -errno, whether the caller may change the directory. */
 static int may_make(const struct overlay_cred *cred, const struct making *m, int may)
 {
-	if (!(may & OVERLAY_WRITE))
-		return -EACCES;
+	if (may)
+		return may;
 	if ((m->type == S_IFCHR || m->type == S_IFBLK) && (cred->uid || (m->type == S_IFCHR && !m->rdev)))
 		return -EPERM; /* devices are root's to make, and 0/0 would be a whiteout */
 	return 0;
@@ -291,8 +291,10 @@ static int create_name(struct overlay *ov, const struct overlay_cred *cred, stru
 	if (!rc && (!strcmp(name, ".") || !strcmp(name, "..")))
 		rc = overlay_lookup(ov, cred, dir, name, o, attr) ?: -EEXIST;
 	if (!rc) {
-		may = overlay_permitted(ov, cred, dir, OVERLAY_WRITE | OVERLAY_EXEC);
-		rc = may < 0 ? may : may & OVERLAY_EXEC ? 0 : -EACCES;
+		pthread_rwlock_rdlock(&ov->rename_lock);
+		rc = require(ov, cred, dir, OVERLAY_EXEC);
+		may = rc ? rc : require(ov, cred, dir, OVERLAY_WRITE | OVERLAY_EXEC);
+		pthread_rwlock_unlock(&ov->rename_lock);
 	}
 	if (!rc && !object_is_up(dir, false)) { /* nothing is copied up in vain */
 		rc = overlay_lookup(ov, cred, dir, name, o, NULL) ? 0 : -EEXIST;
@@ -421,8 +423,9 @@ int overlay_link(struct overlay *ov, const struct overlay_cred *cred, struct obj
 		rc = -EEXIST;
 	overlay_put(ov, there);
 	if (!rc) {
-		int may = overlay_permitted(ov, cred, dir, OVERLAY_WRITE | OVERLAY_EXEC);
-		rc = may < 0 ? may : may == (OVERLAY_WRITE | OVERLAY_EXEC) ? 0 : -EACCES;
+		pthread_rwlock_rdlock(&ov->rename_lock);
+		rc = require(ov, cred, dir, OVERLAY_WRITE | OVERLAY_EXEC) ?: changeable(ov, o, false);
+		pthread_rwlock_unlock(&ov->rename_lock);
 	}
 	if (!rc && o->type == S_IFDIR)
 		rc = -EINVAL;

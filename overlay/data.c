@@ -12,6 +12,8 @@ static int may_use(struct overlay *ov, const struct overlay_cred *cred, struct o
 	if (o->type != S_IFREG)
 		return -EINVAL; /* of directories too: READ and WRITE list no ISDIR */
 	int rc = attr_get(ov, o, &a);
+	if (!rc && write)
+		rc = changeable(ov, o, false);
 	if (rc || a.uid == cred->uid || !cred->uid)
 		return rc;
 	int bits = permitted(ov, cred, o, write ? OVERLAY_WRITE : OVERLAY_READ | OVERLAY_EXEC);

@@ -121,6 +121,7 @@ struct object {
 	bool metacopy; /* its bytes are at data, not in the upper (or the topmost lower) */
 	bool impure; /* of a directory: the upper is known to be marked so. Its dir_lock, or rename_lock exclusively */
 	bool attr_valid, acl_known;
+	unsigned protection; /* PROTECTION_* bits, or 0: not looked at yet */
 	atomic_uint changes; /* counts changes, so that a kept listing is known to be old */
 	uint64_t attr_stamp; /* coarse monotonic ns when attr was read */
 	struct overlay_attr attr;
@@ -320,10 +321,12 @@ mode_t mode_after_write(const struct overlay_cred *cred, const struct overlay_at
 int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_setattr *set, mode_t type);
 
 /* ---- access.c ---- */
-int permitted(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want); /* bits; rename_lock shared */
-int require(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want); /* 0 or -EACCES */
+enum { PROTECTION_KNOWN = 1, PROTECTION_APPEND = 2, PROTECTION_IMMUTABLE = 4 };
+int permitted(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want); /* bits, each by itself; rename_lock shared */
+int require(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want); /* all at once: 0, -EACCES, or -EPERM of what is immutable */
+/* -EPERM of what is immutable; of what is append-only too, unless the change adds: a name, or now as a time. Nobody is excepted. */
+int changeable(struct overlay *ov, struct object *o, bool adds);
 bool in_group(const struct overlay_cred *cred, gid_t gid);
-bool attr_gives(const struct overlay_cred *cred, const struct overlay_attr *attr, const void *acl, size_t acl_size, int bit);
 
 /* ---- acl.c ---- */
 /* linux/posix_acl_xattr.h: a version word of 2, then entries, all little-endian. */

@@ -11,6 +11,8 @@ int may_remove(struct overlay *ov, const struct overlay_cred *cred, struct objec
 {
 	struct overlay_attr d, a;
 	int rc = require(ov, cred, dir, OVERLAY_WRITE | OVERLAY_EXEC);
+	if (!rc)
+		rc = changeable(ov, dir, false) ?: changeable(ov, o, false);
 	if (rc || !cred->uid)
 		return rc;
 	rc = attr_get(ov, dir, &d) ?: attr_get(ov, o, &a);
