@@ -24,7 +24,7 @@ UNIT = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 AREAS = $(filter-out unit,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
 WIRE = $(foreach a,$(AREAS),$(patsubst %.c,$(BUILD)/%,$(wildcard tests/$(a)/test_*.c)))
 
-.PHONY: all help run check deps unit e2e asan tsan lint install clean bench guest-check
+.PHONY: all help run check deps unit e2e asan tsan lint install clean bench crash guest-check
 all: $(BUILD)/overnfsd $(BUILD)/overnfsctl ## build the daemon, in build/
 
 $(BUILD)/overnfsd: $(BUILD)/nfs3/main.o $(LIB_OBJ)

@@ -210,6 +210,11 @@ out:
 int client_nfs(struct client *c, uint32_t proc, xdrproc_t xdr_args, void *args, xdrproc_t xdr_res, void *res)
 {
 	int rc = client_call(c, 100003, 3, proc, xdr_args, args, xdr_res, res);
+	if (rc < 0 && c->may_break) {
+		c->broken = true;
+		*(nfsstat3 *)res = NFS3ERR_SERVERFAULT; /* every result begins with its status */
+		return rc;
+	}
 	assert_int_equal(rc, 0);
 	return rc;
 }
@@ -284,7 +289,7 @@ nfsstat3 client_lookup(struct client *c, const struct fh *dir, const char *name,
 	nfsstat3 st = r.status;
 	if (!st) {
 		keep(fh, &r.LOOKUP3res_u.resok.object);
-		assert_true(r.LOOKUP3res_u.resok.obj_attributes.attributes_follow);
+		assert_true(c->may_lack || r.LOOKUP3res_u.resok.obj_attributes.attributes_follow);
 		if (attr)
 			*attr = r.LOOKUP3res_u.resok.obj_attributes.post_op_attr_u.attributes;
 	}
@@ -371,14 +376,16 @@ nfsstat3 client_commit(struct client *c, const struct fh *fh, uint64_t *verf)
 	return r.status;
 }
 
-static nfsstat3 made(newres *r, struct fh *fh)
+static nfsstat3 made(const struct client *c, newres *r, struct fh *fh)
 {
 	nfsstat3 st = r->status;
-	if (!st) {
+	if (!st && !c->may_lack) {
 		assert_true(r->newres_u.resok.obj.handle_follows);
 		assert_true(r->newres_u.resok.obj_attributes.attributes_follow);
 		assert_true(r->newres_u.resok.dir_wcc.before.attributes_follow);
 		assert_true(r->newres_u.resok.dir_wcc.after.attributes_follow);
+	}
+	if (!st && r->newres_u.resok.obj.handle_follows) {
 		keep(fh, &r->newres_u.resok.obj.post_op_fh3_u.handle);
 	}
 	xdr_free((xdrproc_t)xdr_newres, (char *)r);
@@ -402,7 +409,7 @@ nfsstat3 client_create(struct client *c, const struct fh *dir, const char *name,
 	else
 		a.how.createhow3_u.obj_attributes = with_mode(perm);
 	CALL(c, 8, CREATE3args, &a, newres, &r);
-	return made(&r, fh);
+	return made(c, &r, fh);
 }
 
 nfsstat3 client_mkdir(struct client *c, const struct fh *dir, const char *name, uint32_t perm, struct fh *fh)
@@ -410,7 +417,7 @@ nfsstat3 client_mkdir(struct client *c, const struct fh *dir, const char *name, 
 	MKDIR3args a = { .where = at(dir, name), .attributes = with_mode(perm) };
 	newres r = { 0 };
 	CALL(c, 9, MKDIR3args, &a, newres, &r);
-	return made(&r, fh);
+	return made(c, &r, fh);
 }
 
 nfsstat3 client_symlink(struct client *c, const struct fh *dir, const char *name, const char *target, struct fh *fh)
@@ -418,7 +425,7 @@ nfsstat3 client_symlink(struct client *c, const struct fh *dir, const char *name
 	SYMLINK3args a = { .where = at(dir, name), .symlink_data = (char *)(uintptr_t)target };
 	newres r = { 0 };
 	CALL(c, 10, SYMLINK3args, &a, newres, &r);
-	return made(&r, fh);
+	return made(c, &r, fh);
 }
 
 nfsstat3 client_mknod(struct client *c, const struct fh *dir, const char *name, ftype3 type, uint32_t major, uint32_t minor, struct fh *fh)
@@ -430,7 +437,7 @@ nfsstat3 client_mknod(struct client *c, const struct fh *dir, const char *name, 
 	else
 		a.what.mknoddata3_u.pipe_attributes = with_mode(0644);
 	CALL(c, 11, MKNOD3args, &a, newres, &r);
-	return made(&r, fh);
+	return made(c, &r, fh);
 }
 
 nfsstat3 client_remove(struct client *c, const struct fh *dir, const char *name)

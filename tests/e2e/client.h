@@ -40,6 +40,8 @@ struct client {
 	int fd;
 	uint32_t xid, uid, gid, ngroups, groups[16];
 	bool no_auth;
+	bool may_break, broken; /* that the connection goes is no failure; it went: statuses are NFS3ERR_SERVERFAULT */
+	bool may_lack; /* replies may leave out what the RFC lets them */
 	struct fh root;
 };
 /* Connects as uid/gid, and mounts. */
