@@ -30,7 +30,7 @@ static struct timespec ts(struct statx_timestamp t)
 	return (struct timespec){ .tv_sec = t.tv_sec, .tv_nsec = t.tv_nsec };
 }
 
-static void attr_fill(struct overlay *ov, struct object *o, const struct statx *st, struct overlay_attr *a)
+static int attr_fill(struct overlay *ov, struct object *o, const struct statx *st, struct overlay_attr *a)
 {
 	*a = (struct overlay_attr){ .mode = st->stx_mode, .nlink = st->stx_nlink, .uid = st->stx_uid, .gid = st->stx_gid,
 				    .size = st->stx_size, .used = st->stx_blocks * 512, .rdev_major = st->stx_rdev_major,
@@ -39,7 +39,8 @@ static void attr_fill(struct overlay *ov, struct object *o, const struct statx *
 	if (o->type == S_IFDIR && o->nlower + (o->upper ? 1 : 0) > 1)
 		a->nlink = 1; /* as Linux: so that find does not count on it */
 	else if (o->type != S_IFDIR && o->upper && o->indexed)
-		a->nlink = index_nlink(ov, o, st->stx_nlink);
+		return index_nlink(ov, o, st->stx_nlink, &a->nlink);
+	return 0;
 }
 
 /* o->lock held */
@@ -53,9 +54,12 @@ static int attr_load(struct overlay *ov, struct object *o)
 		rc = -ESTALE;
 	if (rc == -ENOENT || rc == -ENOTDIR)
 		rc = -ESTALE;
+	struct overlay_attr a;
+	if (!rc)
+		rc = attr_fill(ov, o, &st, &a);
 	if (rc)
 		return rc;
-	attr_fill(ov, o, &st, &o->attr);
+	o->attr = a;
 	if (o->metacopy && o->data && !place_statx(ov, o->data, &st))
 		o->attr.used = st.stx_blocks * 512;
 	if (!o->attr_valid)
@@ -91,8 +95,7 @@ void attr_forget(struct object *o)
 void attr_keep(struct overlay *ov, struct object *o, const struct statx *st)
 {
 	pthread_mutex_lock(&o->lock);
-	attr_fill(ov, o, st, &o->attr);
-	o->attr_valid = true;
+	o->attr_valid = !attr_fill(ov, o, st, &o->attr);
 	o->attr_stamp = now_ns();
 	pthread_mutex_unlock(&o->lock);
 }
@@ -129,39 +132,87 @@ static struct timespec time_to_set(enum overlay_settime how, struct timespec t)
 	return (struct timespec){ .tv_nsec = how == TIME_SERVER ? UTIME_NOW : UTIME_OMIT };
 }
 
-/* What may fail for want of space comes first, so that a call does all or nothing. The object's lock is held. */
-int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_setattr *set, mode_t type)
+static int set_owner(struct overlay *ov, int dirfd, const char *name, uid_t uid, gid_t gid)
 {
-	struct fdent *parent, *file;
-	const char *name;
-	int rc = 0;
-	if (set->set_size) {
-		rc = place_pin(ov, place, FD_WRITE, &file);
-		if (rc)
-			return rc;
-		rc = ftruncate(file->fd, (off_t)set->size) ? -errno : 0;
-		place_unpin(ov, file);
-		if (rc)
-			return rc;
-	}
-	rc = place_pin_parent(ov, place, &parent, &name);
+	int flags = AT_SYMLINK_NOFOLLOW | (*name ? 0 : AT_EMPTY_PATH);
+	return fchownat(dirfd, name, uid, gid, flags) && ov->privileged ? -errno : 0;
+}
+
+static int set_mode(int dirfd, const char *name, mode_t mode)
+{
+	return (*name ? fchmodat(dirfd, name, mode & 07777, 0) : fchmod(dirfd, mode & 07777)) ? -errno : 0;
+}
+
+static int set_times(int dirfd, const char *name, const struct overlay_setattr *set)
+{
+	struct timespec t[2] = { time_to_set(set->set_atime, set->atime), time_to_set(set->set_mtime, set->mtime) };
+	return (*name ? utimensat(dirfd, name, t, AT_SYMLINK_NOFOLLOW) : futimens(dirfd, t)) ? -errno : 0;
+}
+
+static int set_size(int fd, uint64_t size)
+{
+	return TEMP_FAILURE_RETRY(ftruncate(fd, (off_t)size)) ? -errno : 0;
+}
+
+/* All of it, or nothing and an error: what a later step's failure leaves is taken back. Bytes that were cut off can't be; only the times come
+ * behind that, and are tried twice. file: for a size */
+static int apply_steps(struct overlay *ov, int dirfd, const char *name, const struct fdent *file, const struct overlay_setattr *set, mode_t type)
+{
+	struct statx old;
+	bool owner = set->set_uid || set->set_gid, times = set->set_atime || set->set_mtime;
+	int rc = statx_at(dirfd, name, &old);
+	if (!rc && owner)
+		rc = set_owner(ov, dirfd, name, set->set_uid ? set->uid : (uid_t)-1, set->set_gid ? set->gid : (gid_t)-1);
 	if (rc)
 		return rc;
-	int empty = *name ? 0 : AT_EMPTY_PATH;
-	if (set->set_uid || set->set_gid) {
-		uid_t uid = set->set_uid ? set->uid : (uid_t)-1;
-		gid_t gid = set->set_gid ? set->gid : (gid_t)-1;
-		if (fchownat(parent->fd, name, uid, gid, AT_SYMLINK_NOFOLLOW | empty) && ov->privileged)
-			rc = -errno;
+	if (set->set_mode && (rc = set_mode(dirfd, name, set->mode)))
+		goto undo_owner;
+	if (set->set_size && (rc = set_size(file->fd, set->size)))
+		goto undo_mode;
+	if (times && (rc = set_times(dirfd, name, set)) && (rc = set_times(dirfd, name, set)))
+		goto undo_size;
+	return 0;
+undo_size:
+	if (set->set_size && set->size >= old.stx_size)
+		set_size(file->fd, old.stx_size);
+undo_mode:
+undo_owner:
+	if (owner)
+		set_owner(ov, dirfd, name, old.stx_uid, old.stx_gid);
+	if (type != S_IFLNK && (owner || set->set_mode)) /* of a new owner the set-id bits went */
+		set_mode(dirfd, name, old.stx_mode);
+	return rc;
+}
+
+/* The object's lock is held, or nobody else knows the place. */
+int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_setattr *set, mode_t type)
+{
+	struct fdent *parent, *file = NULL;
+	const char *name;
+	int rc = set->set_size ? place_pin(ov, place, FD_WRITE, &file) : 0;
+	if (!rc)
+		rc = place_pin_parent(ov, place, &parent, &name);
+	if (!rc) {
+		rc = apply_steps(ov, parent->fd, name, file, set, type);
+		place_unpin(ov, parent);
 	}
-	if (!rc && set->set_mode && type != S_IFLNK && (*name ? fchmodat(parent->fd, name, set->mode & 07777, 0) : fchmod(parent->fd, set->mode & 07777)))
-		rc = -errno;
-	if (!rc && (set->set_atime || set->set_mtime)) {
-		struct timespec t[2] = { time_to_set(set->set_atime, set->atime), time_to_set(set->set_mtime, set->mtime) };
-		if (*name ? utimensat(parent->fd, name, t, AT_SYMLINK_NOFOLLOW) : futimens(parent->fd, t))
-			rc = -errno;
-	}
-	place_unpin(ov, parent);
+	place_unpin(ov, file);
+	return rc;
+}
+
+static int count_steps(const struct overlay_setattr *set)
+{
+	return (set->set_uid || set->set_gid) + set->set_mode + set->set_size + (set->set_atime || set->set_mtime);
+}
+
+/* o->lock held. What takes more than one step is noted, so that a kill leaves all of it or nothing. */
+static int set_attributes(struct overlay *ov, struct object *o, const struct overlay_setattr *set)
+{
+	int note = -1;
+	int rc = o->dead ? object_gone(o) : count_steps(set) > 1 ? intent_note(ov, o->upper, o->real_ino, set, &note) : 0;
+	if (!rc)
+		rc = apply_setattr(ov, o->upper, set, o->type);
+	intent_done(ov, note);
 	return rc;
 }
 
@@ -243,19 +294,21 @@ int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct 
 	drop_setid(cred, &a, &set);
 	if (o->type == S_IFLNK)
 		set.set_mode = false; /* has none that means anything */
-	if (rc || sets_nothing(&set)) {
+	if (set.set_size && set.set_mtime == TIME_SERVER)
+		set.set_mtime = TIME_KEEP; /* a truncation does it */
+	if (rc || !count_steps(&set)) {
 		pthread_rwlock_rdlock(&ov->rename_lock);
 		wcc_before(ov, o, wcc);
 		pthread_rwlock_unlock(&ov->rename_lock);
 		return rc;
 	}
-	rc = set.set_size ? copy_up_truncated(ov, o, set.size) : copy_up(ov, o, false);
+	rc = set.set_size && count_steps(&set) == 1 ? copy_up_truncated(ov, o, set.size) : copy_up(ov, o, set.set_size); /* cut, it shows at once */
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	pthread_mutex_lock(&o->dir_lock);
 	wcc_before(ov, o, wcc);
 	if (!rc) {
 		pthread_mutex_lock(&o->lock); /* the place's name is the object's only under it */
-		rc = o->dead ? object_gone(o) : apply_setattr(ov, o->upper, &set, o->type);
+		rc = set_attributes(ov, o, &set);
 		pthread_mutex_unlock(&o->lock);
 	}
 	struct fdent *file = NULL;

@@ -143,39 +143,41 @@ static int make_copy(struct overlay *ov, struct copying *c)
 static int show_copy(struct overlay *ov, struct copying *c, int dirfd)
 {
 	struct object *o = c->o;
-	int rc = 0;
-	mark_impure(ov, o->parent, dirfd);
-	if (*c->hex)
-		rc = index_install(ov, ov->work_fd, c->temp, c->hex);
-	if (!rc && o->named && renameat2(ov->work_fd, c->temp, dirfd, o->name, RENAME_NOREPLACE))
-		rc = -errno;
-	if (!rc && !o->named)
+	int rc = *c->hex ? index_install(ov, ov->work_fd, c->temp, c->hex) : 0;
+	if (rc)
+		return rc;
+	if (!o->named)
 		work_remove(ov, c->temp); /* an indexed file whose known name went: the index holds it */
+	else if (renameat2(ov->work_fd, c->temp, dirfd, o->name, RENAME_NOREPLACE))
+		goto undo_index;
+	return 0;
+undo_index:
+	rc = -errno;
+	if (*c->hex)
+		index_uninstall(ov, c->hex);
 	return rc;
 }
 
-/* Moves the finished copy into the merged tree, unless the object went meanwhile. rename_lock shared. */
+/* Moves the finished copy into the merged tree, unless the object went meanwhile. For clients nothing happens: the parent's times do not
+ * move, even if we are killed between the rename and the putting back. rename_lock shared. */
 static int install(struct overlay *ov, struct copying *c)
 {
 	struct object *o = c->o, *parent = o->parent;
+	struct kept_times times;
 	struct fdent *dir;
-	struct statx before;
-	struct timespec t[2];
-	struct place *place = NULL;
 	pthread_mutex_lock(&parent->dir_lock);
 	int rc = o->dead || !parent->upper || (!o->named && !*c->hex) ? -ESTALE : place_pin(ov, parent->upper, FD_PATH, &dir);
 	if (rc)
 		goto unlock;
-	rc = statx_at(dir->fd, "", &before);
-	if (!rc && !(place = *c->hex ? place_new(&ov->index_layer, ov->index_layer.root, c->hex) : place_new(&ov->layers[0], parent->upper, o->name)))
-		rc = -ENOMEM;
+	struct place *place = *c->hex ? place_new(&ov->index_layer, ov->index_layer.root, c->hex) : place_new(&ov->layers[0], parent->upper, o->name);
+	rc = place ? mark_impure(ov, parent, dir->fd) : -ENOMEM;
 	if (!rc)
-		rc = show_copy(ov, c, dir->fd);
+		rc = times_keep(ov, parent->upper, dir->fd, &times);
+	if (rc)
+		goto unpin;
+	rc = show_copy(ov, c, dir->fd);
+	times_put_back(ov, &times);
 	if (!rc) {
-		char path[64];
-		to_timespec(t, &before);
-		snprintf(path, sizeof path, "/proc/self/fd/%d/.", dir->fd);
-		utimensat(AT_FDCWD, path, t, 0); /* the parents' times do not move */
 		pthread_mutex_lock(&o->lock);
 		o->upper = place;
 		o->real_ino = c->ino;
@@ -187,9 +189,10 @@ static int install(struct overlay *ov, struct copying *c)
 		if (*c->hex)
 			index_keep_nlink(ov, o);
 		attr_forget(parent);
-	} else {
-		place_put(ov, place);
+		place = NULL;
 	}
+unpin:
+	place_put(ov, place);
 	place_unpin(ov, dir);
 unlock:
 	pthread_mutex_unlock(&parent->dir_lock);

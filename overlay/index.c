@@ -52,14 +52,19 @@ int index_open(struct overlay *ov)
 	return rc;
 }
 
-/* Parses overlay.nlink: 'U' or 'L', or 0 where there is none (that makes sense). */
-static char read_nlink(struct overlay *ov, int dirfd, const char *name, long *by)
+/* Parses overlay.nlink: *relative_to is 'U' or 'L', or 0 where there is none (that makes sense). */
+static int read_nlink(struct overlay *ov, int dirfd, const char *name, char *relative_to, long *by)
 {
 	char v[32] = "", *end;
-	if (format_getxattr(ov, dirfd, name, "nlink", v, sizeof v - 1) < 3 || (*v != 'U' && *v != 'L') || (v[1] != '+' && v[1] != '-'))
+	ssize_t n = format_getxattr(ov, dirfd, name, "nlink", v, sizeof v - 1);
+	*relative_to = 0;
+	if (n < 0 && n != -ENODATA && n != -ERANGE)
+		return (int)n;
+	if (n < 3 || (*v != 'U' && *v != 'L') || (v[1] != '+' && v[1] != '-'))
 		return 0;
 	*by = strtol(v + 1, &end, 10);
-	return *end ? 0 : *v;
+	*relative_to = *end ? 0 : *v;
+	return 0;
 }
 
 static int write_nlink(struct overlay *ov, int dirfd, const char *name, char relative_to, long by)
@@ -69,31 +74,36 @@ static int write_nlink(struct overlay *ov, int dirfd, const char *name, char rel
 	return format_setxattr(ov, dirfd, name, "nlink", v, strlen(v));
 }
 
-uint32_t index_nlink(struct overlay *ov, struct object *o, uint32_t upper_nlink)
+int index_nlink(struct overlay *ov, struct object *o, uint32_t upper_nlink, uint32_t *nlink)
 {
 	struct fdent *parent;
 	const char *name;
 	struct statx st;
+	char relative_to;
 	long by, n = -1;
-	if (place_pin_parent(ov, o->upper, &parent, &name))
-		return upper_nlink;
-	char relative_to = read_nlink(ov, parent->fd, name, &by);
-	if (relative_to == 'U')
+	int rc = place_pin_parent(ov, o->upper, &parent, &name);
+	if (rc)
+		return rc;
+	rc = read_nlink(ov, parent->fd, name, &relative_to, &by);
+	if (!rc && relative_to == 'U')
 		n = (long)upper_nlink + by;
-	else if (relative_to == 'L' && o->nlower && !place_statx(ov, o->lower[0], &st))
+	else if (!rc && relative_to == 'L' && o->nlower && !(rc = place_statx(ov, o->lower[0], &st)))
 		n = (long)st.stx_nlink + by;
 	place_unpin(ov, parent);
-	return n > 0 ? (uint32_t)n : upper_nlink;
+	*nlink = n > 0 ? (uint32_t)n : upper_nlink;
+	return rc;
 }
 
 /* A crash left the count relative to the lower, here at hand for once: from now on it is relative to the copy. */
 static int settle(struct overlay *ov, const char *hex, const struct statx *st, struct place *lower)
 {
 	struct statx below;
+	char relative_to;
 	long by;
-	if (!ov->writable || read_nlink(ov, index_fd(ov), hex, &by) != 'L')
-		return 0;
-	int rc = place_statx(ov, lower, &below);
+	int rc = ov->writable ? read_nlink(ov, index_fd(ov), hex, &relative_to, &by) : 0;
+	if (rc || !ov->writable || relative_to != 'L')
+		return rc;
+	rc = place_statx(ov, lower, &below);
 	return rc ? rc : write_nlink(ov, index_fd(ov), hex, 'U', (long)below.stx_nlink + by - (long)st->stx_nlink);
 }
 
@@ -111,8 +121,10 @@ int index_find_lower(struct overlay *ov, struct found *f)
 		return rc;
 	rc = index_name(f->lower[0]->layer, parent->fd, name, hex);
 	place_unpin(ov, parent);
-	if (rc || statx_at(index_fd(ov), hex, &st))
-		return 0;
+	if (!rc)
+		rc = statx_at(index_fd(ov), hex, &st);
+	if (rc)
+		return rc == -ENOENT || rc == -EOPNOTSUPP ? 0 : rc; /* not copied up yet; or names part, as without index in Linux */
 	if ((st.stx_mode & S_IFMT) != (f->st.stx_mode & S_IFMT))
 		return -EIO; /* a whiteout there says that no name of it is left; yet here is one */
 	rc = settle(ov, hex, &st, f->lower[0]);
@@ -137,7 +149,8 @@ static int settle_by_name(struct overlay *ov, struct object *dir, const char *na
 		struct fdent *fd;
 		if (!p)
 			return -ENOMEM;
-		if (!place_pin(ov, dir->lower[i], FD_PATH, &fd)) {
+		rc = place_pin(ov, dir->lower[i], FD_PATH, &fd);
+		if (!rc) {
 			if (!index_name(p->layer, fd->fd, name, own) && !strcmp(own, hex))
 				rc = settle(ov, hex, st, p);
 			place_unpin(ov, fd);
@@ -163,10 +176,11 @@ int index_find_upper(struct overlay *ov, struct object *dir, const char *name, s
 	ssize_t n = format_getxattr(ov, parent->fd, own, "origin", origin, sizeof origin);
 	place_unpin(ov, parent);
 	if (n <= 0)
-		return 0;
+		return n == -ENODATA || n == -ERANGE ? 0 : (int)n;
 	to_hex(origin, (size_t)n, hex);
-	if (statx_at(index_fd(ov), hex, &st) || st.stx_ino != f->st.stx_ino)
-		return 0;
+	rc = statx_at(index_fd(ov), hex, &st);
+	if (rc || st.stx_ino != f->st.stx_ino)
+		return rc == -ENOENT ? 0 : rc;
 	struct place *entry = place_new(&ov->index_layer, ov->index_layer.root, hex);
 	if (!entry)
 		return -ENOMEM;
@@ -184,13 +198,17 @@ bool index_has(struct overlay *ov, struct object *o)
 int index_keep_nlink(struct overlay *ov, struct object *o)
 {
 	struct statx st;
+	char relative_to;
 	long by;
-	int rc = 0;
+	uint32_t n;
 	pthread_mutex_lock(&o->lock);
-	if (read_nlink(ov, index_fd(ov), o->upper->name, &by) != 'U') {
+	int rc = read_nlink(ov, index_fd(ov), o->upper->name, &relative_to, &by);
+	if (!rc && relative_to != 'U') {
 		rc = statx_at(index_fd(ov), o->upper->name, &st);
 		if (!rc)
-			rc = write_nlink(ov, index_fd(ov), o->upper->name, 'U', (long)index_nlink(ov, o, st.stx_nlink) - (long)st.stx_nlink);
+			rc = index_nlink(ov, o, st.stx_nlink, &n);
+		if (!rc)
+			rc = write_nlink(ov, index_fd(ov), o->upper->name, 'U', (long)n - (long)st.stx_nlink);
 	}
 	pthread_mutex_unlock(&o->lock);
 	return rc;
@@ -213,26 +231,44 @@ static int lower_nlink(struct overlay *ov, struct object *dir, const char *name,
 	return rc;
 }
 
-int index_link_up(struct overlay *ov, struct object *o, struct object *dir, int dirfd, const char *name)
+/* o->lock held. below: of the lower's names */
+static int link_counted(struct overlay *ov, struct object *o, int dirfd, const char *name, long below)
 {
 	struct statx st;
-	long n, below = 0;
-	int rc = lower_nlink(ov, dir, name, &below);
+	uint32_t n;
+	int rc = statx_at(index_fd(ov), o->upper->name, &st);
+	if (!rc)
+		rc = index_nlink(ov, o, st.stx_nlink, &n);
+	if (!rc)
+		rc = write_nlink(ov, index_fd(ov), o->upper->name, 'L', (long)n - below);
 	if (rc)
 		return rc;
-	mark_impure(ov, dir, dirfd);
-	pthread_mutex_lock(&o->lock); /* nobody looks at the count meanwhile */
-	rc = statx_at(index_fd(ov), o->upper->name, &st);
-	n = rc ? 0 : (long)index_nlink(ov, o, st.stx_nlink);
-	if (!rc)
-		rc = write_nlink(ov, index_fd(ov), o->upper->name, 'L', n - below);
-	if (!rc) {
-		rc = linkat(index_fd(ov), o->upper->name, dirfd, name, 0) ? -errno : 0;
-		int rc2 = write_nlink(ov, index_fd(ov), o->upper->name, 'U', n - (long)st.stx_nlink - !rc);
-		rc = rc ? rc : rc2;
+	rc = linkat(index_fd(ov), o->upper->name, dirfd, name, 0) ? -errno : 0;
+	for (int tries = 0; tries < 2; tries++) {
+		int rc2 = write_nlink(ov, index_fd(ov), o->upper->name, 'U', (long)n - (long)st.stx_nlink - !rc);
+		if (!rc2)
+			return rc;
 	}
+	ov_log(ov, 4, "index/%s: its count of names could not be written; it is right again after a restart", o->upper->name);
+	return rc;
+}
+
+int index_link_up(struct overlay *ov, struct object *o, struct object *dir, int dirfd, const char *name)
+{
+	struct kept_times times;
+	long below = 0;
+	int rc = lower_nlink(ov, dir, name, &below);
+	if (!rc)
+		rc = mark_impure(ov, dir, dirfd);
+	if (!rc)
+		rc = times_keep(ov, dir->upper, dirfd, &times); /* for clients nothing happens */
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&o->lock); /* nobody looks at the count meanwhile */
+	rc = link_counted(ov, o, dirfd, name, below);
 	o->attr_valid = false;
 	pthread_mutex_unlock(&o->lock);
+	times_put_back(ov, &times);
 	return rc;
 }
 
@@ -242,13 +278,19 @@ int index_install(struct overlay *ov, int dirfd, const char *name, const char *h
 	return rc ? rc : linkat(dirfd, name, index_fd(ov), hex, 0) ? -errno : 0;
 }
 
+void index_uninstall(struct overlay *ov, const char *hex)
+{
+	if (unlinkat(index_fd(ov), hex, 0) && unlinkat(index_fd(ov), hex, 0)) /* it may have been for want of memory */
+		ov_log(ov, 4, "index/%s: could not be removed: %s", hex, strerror(errno));
+}
+
 void index_remove(struct overlay *ov, struct object *o)
 {
 	struct statx st;
-	if (statx_at(index_fd(ov), o->upper->name, &st))
+	if (statx_at(index_fd(ov), o->upper->name, &st) && statx_at(index_fd(ov), o->upper->name, &st))
 		return;
 	if (st.stx_nlink == 1)
-		unlinkat(index_fd(ov), o->upper->name, 0);
+		index_uninstall(ov, o->upper->name);
 	else /* a lower got another name behind our back: as Linux, the names that are left count */
 		write_nlink(ov, index_fd(ov), o->upper->name, 'U', -1);
 }

@@ -127,7 +127,7 @@ struct object {
 	struct overlay_attr attr;
 	void *acl; /* posix ACL xattr, or NULL */
 	size_t acl_size;
-	struct place **lower; /* never changes: the places below, topmost first; of a file the topmost alone */
+	struct place **lower; /* never changes, but for object_forget_lowers: the places below, topmost first; of a file the topmost alone */
 	struct place *data; /* where a metacopy's data is, or NULL: nowhere. Set once, under lock */
 	uint8_t *lower_x; /* of a directory: lower[i] is marked opaque=x, so holds xattr whiteouts */
 	size_t nlower;
@@ -189,6 +189,7 @@ void object_rename(struct overlay *ov, struct object *o, struct object *parent, 
 void object_kill(struct overlay *ov, struct object *o); /* dead, and out of the table */
 /* Out of the table, as the name that it was known by went and no other is known: its id finds it anew. */
 void object_lost(struct overlay *ov, struct object *o);
+void object_forget_lowers(struct overlay *ov, struct object *o); /* a directory that was made opaque. rename_lock held exclusively */
 void object_set_name(struct overlay *ov, struct object *o, struct object *parent, const char *name, struct place *place); /* known by it; takes over place */
 /* ---- find.c ---- */
 int find_object(struct overlay *ov, const struct overlay_id *id, struct object **o); /* table and map. -ENOENT: not known. -ESTALE: known to be gone */
@@ -242,6 +243,7 @@ struct overlay {
 	struct layer index_layer; /* a view of <work>/index, so that places may stand in it */
 	bool has_index;
 	struct map *map;
+	struct intents *intents; /* NULL: can't be kept */
 	struct search *search;
 	atomic_uint renames; /* counts them: whoever finds nothing while one happened looks again */
 	struct identity *identity; /* NULL: no upper, so no state */
@@ -263,6 +265,24 @@ struct overlay {
 void ov_log(struct overlay *ov, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void will_block(struct overlay *ov);
 
+/* ---- intent.c: changes of several system calls, which a start finishes where a kill cut them short ---- */
+struct intents;
+int intents_open(struct overlay *ov); /* and finishes */
+void intents_close(struct overlay *ov);
+/* Notes that what stands at place, in the upper or the index, with this inode number, is to get these attributes. Before the first of the calls that
+ * set them; intent_done behind the last, or when all is undone. The place must not move meanwhile. Not noted (and 0 all the same): a path
+ * longer than 3800 bytes, or where notes can't be kept. */
+int intent_note(struct overlay *ov, const struct place *place, uint64_t ino, const struct overlay_setattr *set, int *number);
+void intent_done(struct overlay *ov, int number); /* negative: nothing was noted */
+/* For what clients are not to see happen in the directory at place, which dirfd is of: its times are noted, and put back at the end. */
+struct kept_times {
+	struct place *place;
+	struct overlay_setattr set;
+	int note;
+};
+int times_keep(struct overlay *ov, struct place *place, int dirfd, struct kept_times *kept);
+void times_put_back(struct overlay *ov, struct kept_times *kept); /* after a times_keep that returned 0 */
+
 /* ---- state.c: what is known from earlier lives ---- */
 int state_number_layers(struct overlay *ov, char *err, size_t errlen);
 int state_key(struct overlay *ov); /* and the fsid, which is made of it */
@@ -283,13 +303,14 @@ int index_find_upper(struct overlay *ov, struct object *dir, const char *name, s
 int index_name(const struct layer *layer, int dirfd, const char *name, char hex[321]);
 bool index_has(struct overlay *ov, struct object *o); /* is its copy linked there? For such alone are the functions below */
 /* The count of all its names, given the copy's own count of links. o->lock held. */
-uint32_t index_nlink(struct overlay *ov, struct object *o, uint32_t upper_nlink);
+int index_nlink(struct overlay *ov, struct object *o, uint32_t upper_nlink, uint32_t *nlink);
 /* Before a name of the copy is linked or unlinked: makes the kept count move with it. From here to the change ov->index_lock must be held,
  * or rename_lock exclusively; for the next one too. */
 int index_keep_nlink(struct overlay *ov, struct object *o);
 /* Makes a name of dir, so far the lower's, one of the copy's; the count stays. */
 int index_link_up(struct overlay *ov, struct object *o, struct object *dir, int dirfd, const char *name);
 int index_install(struct overlay *ov, int dirfd, const char *name, const char *hex); /* links a new copy there */
+void index_uninstall(struct overlay *ov, const char *hex); /* it did not come under its name */
 void index_remove(struct overlay *ov, struct object *o); /* the last name went */
 
 /* ---- redirect.c ---- */
@@ -360,10 +381,10 @@ void work_name(struct overlay *ov, char name[24]);
 int work_clean(int dirfd); /* removes all that is in the directory */
 int work_whiteout(struct overlay *ov, char name[24]); /* makes a whiteout */
 void work_remove(struct overlay *ov, const char *name); /* whatever it is */
-/* Puts a whiteout in place of dirfd/name, atomically; what stood there (or nothing) is then removed. */
-int whiteout_name(struct overlay *ov, int dirfd, const char *name, bool exists);
+/* Puts a whiteout in place of dirfd/name, atomically; what stood there (or nothing) is gone then. */
+int whiteout_name(struct overlay *ov, int dirfd, const char *name, bool exists, bool is_dir);
 /* Linux looks at the entries of an upper directory one by one if it is so marked: it may hold what was copied up or moved. */
-void mark_impure(struct overlay *ov, struct object *dir, int dirfd);
+int mark_impure(struct overlay *ov, struct object *dir, int dirfd); /* before it does */
 int sync_dirs(struct overlay *ov, struct object *a, struct object *b); /* under `sync`, makes changes of names durable */
 int sync_fd(struct overlay *ov, int fd, bool data_only);
 /* Gives the indexed object's inode the name in dir: links it from where it stands. */

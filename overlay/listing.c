@@ -136,15 +136,22 @@ struct linux_dirent64 {
 	char d_name[];
 };
 
-static bool hides(struct overlay *ov, int fd, const struct linux_dirent64 *d, bool x)
+/* 1: a whiteout, 0: not (any more), or an error: what can't be told must not show. */
+static int hides(struct overlay *ov, int fd, const struct linux_dirent64 *d, bool x)
 {
 	struct statx st;
 	char v;
 	if (d->d_type != DT_CHR && d->d_type != DT_UNKNOWN && !(x && d->d_type == DT_REG))
-		return false;
-	if (statx_at(fd, d->d_name, &st))
-		return false;
-	return format_is_whiteout(&st) || (x && S_ISREG(st.stx_mode) && !st.stx_size && format_getxattr(ov, fd, d->d_name, "whiteout", &v, 1) >= 0);
+		return 0;
+	int rc = statx_at(fd, d->d_name, &st);
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	if (format_is_whiteout(&st))
+		return 1;
+	if (!x || !S_ISREG(st.stx_mode) || st.stx_size)
+		return 0;
+	ssize_t n = format_getxattr(ov, fd, d->d_name, "whiteout", &v, 1);
+	return n >= 0 || n == -ERANGE ? 1 : n == -ENODATA || n == -ENOENT ? 0 : (int)n;
 }
 
 /* Its own open file each time: the position is not shared. */
@@ -205,7 +212,10 @@ static int gather(void *arg, int fd, const struct linux_dirent64 *d)
 	struct item item = { .hash = name_hash(p->ov, d->d_name), .ino = d->d_ino, .layer = p->layer, .flags = p->flags };
 	if (item.hash <= p->l->from || item.hash > p->l->to)
 		return 0;
-	if (hides(p->ov, fd, d, p->x))
+	int hidden = hides(p->ov, fd, d, p->x);
+	if (hidden < 0)
+		return hidden;
+	if (hidden)
 		item.flags |= WHITEOUT;
 	if (d->d_type == DT_DIR || d->d_type == DT_UNKNOWN)
 		item.flags |= IS_DIR; /* or it may be one: it is looked up */
@@ -307,19 +317,20 @@ static struct place *nth_place(const struct object *dir, size_t n)
 static int look_for_any(void *arg, int fd, const struct linux_dirent64 *d)
 {
 	struct emptiness *e = arg;
-	if (hides(e->ov, fd, d, e->x))
-		return 0;
-	for (size_t i = 0; i < e->above; i++) {
+	int hidden = hides(e->ov, fd, d, e->x);
+	for (size_t i = 0; i < e->above && !hidden; i++) {
 		struct fdent *dir;
 		struct statx st;
-		if (place_pin(e->ov, nth_place(e->dir, i), FD_PATH, &dir))
-			continue;
-		bool hidden = !statx_at(dir->fd, d->d_name, &st);
-		place_unpin(e->ov, dir);
-		if (hidden)
-			return 0;
+		int rc = place_pin(e->ov, nth_place(e->dir, i), FD_PATH, &dir);
+		if (!rc) {
+			rc = statx_at(dir->fd, d->d_name, &st);
+			hidden = !rc;
+			place_unpin(e->ov, dir);
+		}
+		if (rc && rc != -ENOENT)
+			return rc;
 	}
-	return -ENOTEMPTY;
+	return hidden < 0 ? hidden : hidden ? 0 : -ENOTEMPTY;
 }
 
 int directory_is_empty(struct overlay *ov, struct object *dir)

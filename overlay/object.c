@@ -362,6 +362,13 @@ void object_rename(struct overlay *ov, struct object *o, struct object *parent, 
 	overlay_put(ov, old);
 }
 
+void object_forget_lowers(struct overlay *ov, struct object *o)
+{
+	while (o->nlower)
+		place_put(ov, o->lower[--o->nlower]);
+	attr_forget(o);
+}
+
 void object_set_name(struct overlay *ov, struct object *o, struct object *parent, const char *name, struct place *place)
 {
 	struct object *old = NULL;

@@ -145,6 +145,9 @@ static int open_work(struct overlay *ov, const struct overlay_config *c, char *e
 		snprintf(path, sizeof path, "/proc/self/fd/%d/index", ov->base_fd);
 		ov->has_index = !layer_open(ov, &ov->index_layer, path, false, e, sizeof e);
 	}
+	rc = c->offline ? 0 : intents_open(ov);
+	if (rc)
+		ov_log(ov, 4, "work directory: overnfsd/intents: %s: a kill may leave a change of several attributes half done", strerror(-rc));
 	return claim_upper(ov, err, errlen);
 }
 
@@ -290,6 +293,7 @@ void overlay_close(struct overlay *ov)
 		layer_close(ov, &ov->layers[i]);
 	for (size_t i = 0; i < ov->ndata_layers; i++)
 		layer_close(ov, &ov->data_layers[i]);
+	intents_close(ov);
 	if (ov->map)
 		map_close(ov->map);
 	if (ov->identity)

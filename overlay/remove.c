@@ -58,7 +58,7 @@ static int remove_locked(struct overlay *ov, struct object *dir, const char *nam
 	if (rc)
 		goto out;
 	if (f->name_below || !in_upper) {
-		rc = whiteout_name(ov, parent->fd, name, in_upper);
+		rc = whiteout_name(ov, parent->fd, name, in_upper, is_dir);
 	} else if (is_dir && unlinkat(parent->fd, name, AT_REMOVEDIR)) {
 		rc = -errno;
 		if (rc == -ENOTEMPTY || rc == -EEXIST) { /* whiteouts that hide nothing more: they go with it */

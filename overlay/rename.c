@@ -63,21 +63,45 @@ static int check(struct overlay *ov, const struct overlay_cred *cred, struct mov
 	return rc;
 }
 
-/* Replaces an empty merged directory in the upper by a really empty, opaque one, which a rename can go over. */
+/* An empty directory that a rename goes over may hold whiteouts in the upper, which must go first. It is made opaque before, so that nothing shows
+ * meanwhile, and stays what it is, identity and times, should the rename fail or never come. */
 static int clear_target(struct overlay *ov, struct moving *m)
 {
-	char temp[24];
-	struct statx st;
-	work_name(ov, temp);
-	int rc = statx_at(m->to_fd->fd, m->newname, &st);
-	if (!rc && mkdirat(ov->work_fd, temp, st.stx_mode & 07777))
-		rc = -errno;
-	if (!rc && m->t.name_below)
-		rc = format_setxattr(ov, ov->work_fd, temp, "opaque", "y", 1);
-	if (!rc && renameat2(ov->work_fd, temp, m->to_fd->fd, m->newname, RENAME_EXCHANGE))
-		rc = -errno;
-	work_remove(ov, temp);
+	struct object *target = m->target;
+	struct kept_times times;
+	struct fdent *dir;
+	int rc = place_pin(ov, target->upper, FD_READ, &dir);
+	if (rc)
+		return rc;
+	if (target->nlower) {
+		rc = format_set_identity(ov, dir->fd, "", &target->id, target->real_ino);
+		if (!rc)
+			rc = format_setxattr(ov, dir->fd, "", "opaque", "y", 1);
+		if (!rc)
+			object_forget_lowers(ov, target);
+	}
+	if (!rc)
+		rc = times_keep(ov, target->upper, dir->fd, &times);
+	if (!rc) {
+		rc = work_clean(dir->fd);
+		times_put_back(ov, &times);
+		attr_forget(target);
+	}
+	place_unpin(ov, dir);
 	return rc;
+}
+
+/* The one system call that moves the name. */
+static int rename_in_upper(struct overlay *ov, struct moving *m, bool is_dir, bool whiteout)
+{
+	if (!is_dir || !m->t.upper_whiteout)
+		return renameat2(m->from_fd->fd, m->oldname, m->to_fd->fd, m->newname, whiteout ? RENAME_WHITEOUT : 0) ? -errno : 0;
+	/* a directory can't go over a whiteout, but change places with it */
+	if (renameat2(m->from_fd->fd, m->oldname, m->to_fd->fd, m->newname, RENAME_EXCHANGE))
+		return -errno;
+	if (!whiteout && unlinkat(m->from_fd->fd, m->oldname, 0))
+		ov_log(ov, 4, "a whiteout that hides nothing stays at %s: %s", m->oldname, strerror(errno));
+	return 0;
 }
 
 static int move_locked(struct overlay *ov, struct moving *m)
@@ -89,6 +113,8 @@ static int move_locked(struct overlay *ov, struct moving *m)
 		rc = index_has(ov, m->o) ? index_link_up(ov, m->o, m->from, m->from_fd->fd, m->oldname) :
 					   link_into(ov, m->o, m->from_fd->fd, m->oldname, false);
 	if (!rc)
+		rc = mark_impure(ov, m->to, m->to_fd->fd);
+	if (!rc)
 		rc = mark_before_move(ov, m->o, m->from_fd->fd, m->oldname, m->from == m->to, m->t.name_below);
 	if (!rc && m->target && index_has(ov, m->target) && !m->t.name_in_upper) {
 		rc = index_link_up(ov, m->target, m->to, m->to_fd->fd, m->newname);
@@ -96,46 +122,40 @@ static int move_locked(struct overlay *ov, struct moving *m)
 	}
 	if (!rc && m->target && index_has(ov, m->target))
 		rc = index_keep_nlink(ov, m->target);
-	if (!rc && m->t.name_in_upper && is_dir)
+	if (!rc)
+		rc = rename_in_upper(ov, m, is_dir, whiteout);
+	if ((rc == -ENOTEMPTY || rc == -EEXIST) && is_dir && m->t.name_in_upper) {
 		rc = clear_target(ov, m);
-	if (rc)
-		return rc;
-	if (is_dir && m->t.upper_whiteout) { /* a directory can't go over a whiteout, but change places with it */
-		if (renameat2(m->from_fd->fd, m->oldname, m->to_fd->fd, m->newname, RENAME_EXCHANGE))
-			return -errno;
-		if (!whiteout && unlinkat(m->from_fd->fd, m->oldname, 0))
-			ov_log(ov, 4, "a whiteout that hides nothing stays at %s: %s", m->oldname, strerror(errno));
-	} else if (renameat2(m->from_fd->fd, m->oldname, m->to_fd->fd, m->newname, whiteout ? RENAME_WHITEOUT : 0)) {
-		return -errno;
+		if (!rc)
+			rc = rename_in_upper(ov, m, is_dir, whiteout);
 	}
-	if (m->target && !is_dir && target.nlink <= 1 && index_has(ov, m->target))
+	if (!rc && m->target && !is_dir && target.nlink <= 1 && index_has(ov, m->target))
 		index_remove(ov, m->target);
-	if (m->target)
+	if (!rc && m->target) {
 		name_is_gone(ov, m->target, m->to, m->newname, is_dir || target.nlink <= 1);
-	if (m->target)
 		attr_forget(m->target); /* it may have other names, and one less now */
-	return 0;
+	}
+	return rc;
 }
 
-/* The tables follow the disk. */
-static void follow(struct overlay *ov, struct moving *m)
+/* The tables follow the disk. Takes over name: newname, in memory that was had before anything was changed. */
+static void follow(struct overlay *ov, struct moving *m, char *name)
 {
 	struct object *o = m->o;
 	bool in_index = o->upper && o->upper->layer == &ov->index_layer;
 	if (o->upper && !in_index && o->upper->parent == m->from->upper && !strcmp(o->upper->name, m->oldname)) {
-		char *name = strdup(m->newname);
-		if (name)
-			place_move(ov, o->upper, m->to->upper, name);
+		place_move(ov, o->upper, m->to->upper, name);
+		name = NULL;
 		object_rename(ov, o, m->to, m->newname);
 	} else if (in_index) {
 		object_rename(ov, o, m->to, m->newname);
 	} /* else a hard link that is known by another name, which stays */
+	free(name);
 	atomic_fetch_add(&ov->renames, 1);
 	if (o->type == S_IFDIR && m->from != m->to)
 		search_directory_moved(ov);
 	map_put_place(ov->map, &o->id, &m->to->id, m->newname);
 	map_del_place(ov->map, &o->id, &m->from->id, m->oldname);
-	mark_impure(ov, m->to, m->to_fd->fd);
 	attr_forget(o);
 	attr_forget(m->from);
 	attr_forget(m->to);
@@ -167,10 +187,13 @@ static int rename_locked(struct overlay *ov, const struct overlay_cred *cred, st
 	rc = place_pin(ov, m->from->upper, FD_PATH, &m->from_fd);
 	if (!rc)
 		rc = place_pin(ov, m->to->upper, FD_PATH, &m->to_fd);
+	char *name = rc ? NULL : strdup(m->newname);
 	if (!rc)
-		rc = move_locked(ov, m);
+		rc = name ? move_locked(ov, m) : -ENOMEM;
 	if (!rc)
-		follow(ov, m);
+		follow(ov, m, name);
+	else
+		free(name);
 	return rc;
 }
 

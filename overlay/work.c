@@ -25,22 +25,29 @@ static int remove_tree(int dirfd, const char *name)
 	int fd = open_beneath(dirfd, name, O_RDONLY | O_DIRECTORY);
 	if (fd < 0)
 		return fd;
-	work_clean(fd);
+	int rc = work_clean(fd);
 	close(fd);
-	return unlinkat(dirfd, name, AT_REMOVEDIR) ? -errno : 0;
+	return unlinkat(dirfd, name, AT_REMOVEDIR) ? rc ? rc : -errno : 0;
 }
 
 int work_clean(int dirfd)
 {
 	int fd = open_beneath(dirfd, "", O_RDONLY | O_DIRECTORY), rc = 0;
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	if (!d)
-		return fd < 0 ? fd : -errno;
-	for (struct dirent *e; (e = readdir(d));)
+	if (fd < 0)
+		return fd;
+	DIR *d = fdopendir(fd);
+	if (!d) {
+		rc = -errno;
+		close(fd);
+		return rc;
+	}
+	errno = 0;
+	for (struct dirent *e; (e = readdir(d)); errno = 0)
 		if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) {
 			int one = remove_tree(dirfd, e->d_name);
 			rc = rc ? rc : one;
 		}
+	rc = rc ? rc : -errno;
 	closedir(d);
 	return rc;
 }
@@ -55,28 +62,33 @@ void work_remove(struct overlay *ov, const char *name)
 {
 	int rc = remove_tree(ov->work_fd, name);
 	if (rc)
+		rc = remove_tree(ov->work_fd, name); /* it may have been for want of memory or descriptors */
+	if (rc)
 		ov_log(ov, 4, "work directory: %s could not be removed: %s; the next start will", name, strerror(-rc));
 }
 
-int whiteout_name(struct overlay *ov, int dirfd, const char *name, bool exists)
+int whiteout_name(struct overlay *ov, int dirfd, const char *name, bool exists, bool is_dir)
 {
 	char temp[24];
+	bool exchange = exists && is_dir; /* a directory can't be replaced by anything else */
 	int rc = work_whiteout(ov, temp);
 	if (rc)
 		return rc;
-	if (renameat2(ov->work_fd, temp, dirfd, name, exists ? RENAME_EXCHANGE : RENAME_NOREPLACE))
+	if (renameat2(ov->work_fd, temp, dirfd, name, exchange ? RENAME_EXCHANGE : exists ? 0 : RENAME_NOREPLACE))
 		rc = -errno;
-	if (rc || exists)
+	if (rc || exchange)
 		work_remove(ov, temp); /* after the exchange: what stood there */
 	return rc;
 }
 
-void mark_impure(struct overlay *ov, struct object *dir, int dirfd)
+int mark_impure(struct overlay *ov, struct object *dir, int dirfd)
 {
 	char y;
 	if (dir->impure)
-		return;
-	dir->impure = format_getxattr(ov, dirfd, "", "impure", &y, 1) >= 0 || !format_setxattr(ov, dirfd, "", "impure", "y", 1);
+		return 0;
+	int rc = format_getxattr(ov, dirfd, "", "impure", &y, 1) >= 0 ? 0 : format_setxattr(ov, dirfd, "", "impure", "y", 1);
+	dir->impure = !rc;
+	return rc == -EPERM || rc == -EOPNOTSUPP ? 0 : rc; /* there is no mark of ours then that it could tell of */
 }
 
 void will_block(struct overlay *ov)
@@ -88,7 +100,7 @@ void will_block(struct overlay *ov)
 int sync_fd(struct overlay *ov, int fd, bool data_only)
 {
 	will_block(ov);
-	if (!(data_only ? fdatasync(fd) : fsync(fd)) || errno == EINVAL || errno == EROFS)
+	if (!TEMP_FAILURE_RETRY(data_only ? fdatasync(fd) : fsync(fd)) || errno == EINVAL)
 		return 0;
 	int rc = -errno;
 	atomic_fetch_add(&ov->verifier, 1); /* clients must send again what they had not committed */
