@@ -254,12 +254,12 @@ static int create_locked(struct overlay *ov, const struct overlay_cred *cred, st
 	return rc;
 }
 
-/* -ENOENT: the name is free (f says what hides below). -EEXIST: *o has it. */
-static int look_for(struct overlay *ov, struct object *dir, const char *name, struct found *f, struct object **o)
+/* -ENOENT: the name is free (f says what hides below). -EEXIST: *o has it. making: the caller may make it. */
+static int look_for(struct overlay *ov, struct object *dir, const char *name, bool making, struct found *f, struct object **o)
 {
 	if ((*o = table_find_name(ov, dir, name)))
 		return -EEXIST;
-	if (only_upper(dir))
+	if (making && only_upper(dir))
 		return -ENOENT; /* making it will tell */
 	int rc = merge_name(ov, dir, name, f);
 	return rc ? rc : lookup_locked(ov, dir, name, o) ?: -EEXIST;
@@ -305,7 +305,7 @@ static int create_name(struct overlay *ov, const struct overlay_cred *cred, stru
 	pthread_mutex_lock(&dir->dir_lock);
 	wcc_before(ov, dir, wcc);
 	if (!rc)
-		rc = dir->dead ? -ESTALE : look_for(ov, dir, name, &f, o);
+		rc = dir->dead ? -ESTALE : look_for(ov, dir, name, !may_make(cred, m, may), &f, o);
 	if (rc == -ENOENT)
 		rc = may_make(cred, m, may) ?: create_locked(ov, cred, dir, name, m, &f, o);
 	wcc_after(ov, dir, wcc);

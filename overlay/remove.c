@@ -33,6 +33,7 @@ void name_is_gone(struct overlay *ov, struct object *o, struct object *dir, cons
 	} else {
 		map_del_place(ov->map, &o->id, &dir->id, name);
 		object_lose(ov, o, dir, name);
+		attr_forget(o); /* it has a name less */
 	}
 }
 
@@ -77,7 +78,6 @@ static int remove_locked(struct overlay *ov, struct object *dir, const char *nam
 	if (last && indexed)
 		index_remove(ov, o);
 	name_is_gone(ov, o, dir, name, last);
-	attr_forget(o);
 out:
 	if (indexed)
 		pthread_mutex_unlock(&ov->index_lock);
