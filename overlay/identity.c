@@ -128,13 +128,15 @@ static int open_env(struct identity *id, int dirfd)
 		return MDB_INVALID;
 	if (!id->writable && faccessat(dirfd, file, F_OK, 0))
 		return 0;
-	int rc = mdb_env_create(&id->env);
+	snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dirfd, file);
+	int rc = id->writable ? map_file_reserve_lock(path) : 0;
+	if (!rc)
+		rc = mdb_env_create(&id->env);
 	if (rc)
 		return rc;
 	mdb_env_set_maxdbs(id->env, 4);
 	mdb_env_set_maxreaders(id->env, 1024);
 	mdb_env_set_mapsize(id->env, MAP_SIZE);
-	snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dirfd, file);
 	rc = mdb_env_open(id->env, path, MDB_NOSUBDIR | MDB_NOTLS | (id->writable ? 0 : MDB_RDONLY | MDB_NOLOCK), 0600);
 	if (!rc)
 		rc = open_tables(id);

@@ -9,36 +9,33 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SMALL = 256 /* pages: not worth shrinking */ };
+enum { SMALL = 256 /* pages: not worth shrinking */, LOCK_FILE = 17 * 4096 /* of 1024 readers */ };
 
-/* By its two meta pages. */
-bool map_file_is_sound(int dirfd, const char *name)
+int map_file_reserve_lock(const char *path)
 {
-	struct meta {
-		uint32_t magic, version;
-		uint64_t address, mapsize;
-		uint8_t dbs[96];
-		uint64_t last_page, txnid;
-	} m[2];
+	char lock[4300];
+	static const char zeros[LOCK_FILE];
 	struct stat st;
-	int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT;
-	bool sound = !fstat(fd, &st) && st.st_size == 0;
-	long page = sysconf(_SC_PAGESIZE);
-	if (!sound && st.st_size >= 2 * page && pread(fd, &m[0], sizeof m[0], 16) == sizeof m[0] &&
-	    pread(fd, &m[1], sizeof m[1], page + 16) == sizeof m[1] && m[0].magic == 0xBEEFC0DE && m[1].magic == 0xBEEFC0DE) {
-		const struct meta *newer = m[1].txnid > m[0].txnid ? &m[1] : &m[0];
-		sound = newer->last_page < (uint64_t)st.st_size && (newer->last_page + 1) * (uint64_t)page <= (uint64_t)st.st_size;
+	snprintf(lock, sizeof lock, "%s-lock", path);
+	int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600), rc = fd < 0 ? errno : 0;
+	if (!rc && fstat(fd, &st))
+		rc = errno;
+	if (!rc && (st.st_size < LOCK_FILE || st.st_blocks * 512 < LOCK_FILE)) { /* nobody else has it: LMDB begins it anew */
+		ssize_t n = pwrite(fd, zeros, sizeof zeros, 0);
+		rc = n == LOCK_FILE ? fsync(fd) ? errno : 0 : n < 0 ? errno : ENOSPC; /* with delayed allocation, a full disk shows only now */
 	}
-	close(fd);
-	return sound;
+	if (fd >= 0)
+		close(fd);
+	return rc;
 }
 
 static int open_env(const char *path, unsigned flags, MDB_env **env, MDB_dbi *places)
 {
 	MDB_txn *txn = NULL;
-	int rc = mdb_env_create(env);
+	int rc = flags & MDB_NOLOCK ? 0 : map_file_reserve_lock(path);
+	*env = NULL;
+	if (!rc)
+		rc = mdb_env_create(env);
 	if (rc)
 		return rc;
 	mdb_env_set_maxdbs(*env, 4);

@@ -206,6 +206,16 @@ static size_t default_fds(void)
 	return half < 65536 ? half : 65536;
 }
 
+/* A cache: where the disk has no room for it, the server starts all the same. */
+static void open_map(struct overlay *ov)
+{
+	int rc = ov->has_upper && !ov->config.offline ? map_open(ov->map_fd, ov->config.log, &ov->map) : -ENOENT;
+	if (rc && rc != -ENOENT)
+		ov_log(ov, 4, "the handle map can't be opened: %s; one that goes with the server has to do", strerror(-rc));
+	if (rc && map_open_private(ov->config.log, &ov->map))
+		ov_log(ov, 4, "no room for the handle map in $TMPDIR: old handles are found by searching each time");
+}
+
 static int start(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
 {
 	int rc = open_layers(ov, c, err, errlen);
@@ -228,11 +238,9 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 		rc = open_work(ov, c, err, errlen);
 		if (!rc && (rc = identity_open(ov->map_fd, !c->offline || c->repair, c->log, &ov->identity)))
 			fail(err, errlen, rc, "the work directory's file of identities can't be opened: %s", strerror(-rc));
-		if (!rc && !c->offline && (rc = map_open(ov->map_fd, c->log, &ov->map)))
-			fail(err, errlen, rc, "the handle map can't be opened: %s", strerror(-rc));
 	}
-	if ((!ov->has_upper || c->offline) && map_open_private(c->log, &ov->map))
-		ov_log(ov, 4, "no room for the handle map in $TMPDIR: old handles are found by searching each time");
+	if (!rc)
+		open_map(ov);
 	ov->max_file_size = rc || !ov->writable ? INT64_MAX : probe_max_file_size(ov->work_fd);
 	if (!rc)
 		rc = state_number_layers(ov, err, errlen);
