@@ -91,6 +91,9 @@ asan: ## build with AddressSanitizer and UBSan, in build/asan, and run all tests
 	@$(MAKE) --no-print-directory BUILD=build/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" check
 tsan: ## build with ThreadSanitizer, in build/tsan, and run all tests
 	@$(MAKE) --no-print-directory BUILD=build/tsan CFLAGS="-O1 -g -fsanitize=thread" check
+.PHONY: image-check
+image-check: all ## a Debian image in three layers, used over NFS in a guest, then compared with Linux overlayfs (minutes; needs root and a mirror)
+	@OVERNFSD=$(BUILD)/overnfsd tests/format/image-check.sh
 lint: deps ## clang-tidy and cppcheck
 	@$(MAKE) --no-print-directory $(GEN)
 	@tests/lint $(BUILD)
