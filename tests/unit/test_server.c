@@ -15,7 +15,7 @@ enum { SANITIZED = 1 };
 #else
 enum { SANITIZED = 0 };
 #endif
-enum { PROG = 200001, ECHO = 1, BIG = 2, BLOCK = 3, ONCE = 4, ONCE_BLOCK = 5, BULK = 6, UNENCODABLE = 7, ABSENT = 8, PROCS = 9, MIB = 1 << 20 };
+enum { PROG = 200001, ECHO = 1, BIG = 2, BLOCK = 3, ONCE = 4, ONCE_BLOCK = 5, BULK = 6, UNENCODABLE = 7, ABSENT = 8, STUCK = 9, PROCS = 10, MIB = 1 << 20 };
 
 /* ---- the program ---- */
 struct bytes {
@@ -60,14 +60,20 @@ static void run_big(struct rpc_call *call, void *args, void *res)
 }
 static void block(void)
 {
-	rpc_blocking();
 	sem_post(&entered);
 	while (sem_wait(&leave) && errno == EINTR)
 		;
 }
+static void run_stuck(struct rpc_call *call, void *args, void *res)
+{
+	(void)call;
+	block();
+	*(uint32_t *)res = *(uint32_t *)args;
+}
 static void run_block(struct rpc_call *call, void *args, void *res)
 {
 	(void)call;
+	rpc_blocking();
 	block();
 	*(uint32_t *)res = *(uint32_t *)args;
 }
@@ -79,6 +85,7 @@ static void run_once(struct rpc_call *call, void *args, void *res)
 }
 static void run_once_block(struct rpc_call *call, void *args, void *res)
 {
+	rpc_blocking();
 	block();
 	run_once(call, args, res);
 }
@@ -97,6 +104,7 @@ static const struct rpc_proc procs[PROCS] = {
 	[ONCE_BLOCK] = { .name = "ONCE_BLOCK", WORDS, .run = run_once_block, .repeat = RPC_ONCE },
 	[BULK] = { .name = "BULK", .xdr_args = xdr_data, .args_size = sizeof(struct bytes), .xdr_res = xdr_word, .res_size = 4, .run = run_bulk,
 		   .repeat = RPC_ONCE_BULK },
+	[STUCK] = { .name = "STUCK", WORDS, .run = run_stuck },
 	[UNENCODABLE] = { .name = "UNENCODABLE", .xdr_args = xdr_word, .args_size = 4, .xdr_res = xdr_never, .res_size = 4, .run = run_block },
 };
 static const struct rpc_program programs[] = {
@@ -347,7 +355,7 @@ static void errors_are_told_as_the_rfc_says(void **state)
 	}
 	put_call(&m, 3, PROG, 3, ABSENT);
 	assert_int_equal(ask(fd).stat, 3); /* PROC_UNAVAIL */
-	put_call(&m, 3, PROG, 3, PROCS);
+	put_call(&m, 3, PROG, 3, PROCS); /* the first behind the table */
 	assert_int_equal(ask(fd).stat, 3);
 	put_call(&m, 3, PROG, 3, UINT32_MAX);
 	assert_int_equal(ask(fd).stat, 3);
@@ -484,6 +492,28 @@ static void a_blocked_call_holds_up_neither_its_connection_nor_others(void **sta
 		assert_int_equal(word_at(r.data, a.results), a.xid);
 		seen |= 1 << a.xid;
 	}
+	close(fd);
+}
+
+static void a_call_that_blocks_without_a_word_holds_up_nobody_for_long(void **state)
+{
+	(void)state;
+	int fd = connected();
+	for (uint32_t i = 0; i < 3; i++) { /* the watchdog sees each, and gives the rest of the stream to another worker */
+		word_call(i, STUCK, i);
+		assert_true(send_message(fd, &m));
+	}
+	put_call(&m, 100, PROG, 3, 0);
+	assert_true(send_message(fd, &m));
+	assert_true(recv_message(fd, &r));
+	assert_int_equal(answer_of(&r).xid, 100);
+	for (int i = 0; i < 3; i++)
+		sem_wait(&entered);
+	still_serves();
+	for (int i = 0; i < 3; i++)
+		sem_post(&leave);
+	for (int i = 0; i < 3; i++)
+		assert_true(recv_message(fd, &r));
 	close(fd);
 }
 
@@ -913,6 +943,7 @@ int main(void)
 		T(arguments_must_be_whole_and_nothing_more),
 		T(bad_credentials_are_refused_with_their_reason),
 		T(a_blocked_call_holds_up_neither_its_connection_nor_others),
+		T(a_call_that_blocks_without_a_word_holds_up_nobody_for_long),
 		T(more_blocked_calls_than_threads_wait_their_turn),
 		T(a_client_that_does_not_read_takes_bounded_memory),
 		T(a_slow_reader_whose_queue_is_never_empty_takes_bounded_memory),
