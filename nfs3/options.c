@@ -222,7 +222,7 @@ static const struct row {
 	{ "sync", NULL, set_sync, "a change is on disk before its reply (default)" },
 	{ "async", NULL, set_async, "faster; a power cut may lose the last seconds of acknowledged changes" },
 	{ "threads", "N", set_threads, "the most calls that wait for disks at once (default 64)" },
-	{ "max-objects", "N", set_max_objects, "objects kept in memory, about 500 bytes each (default 1048576)" },
+	{ "max-objects", "N", set_max_objects, "objects kept in memory, about 800 bytes each (default 1048576)" },
 	{ "userxattr", NULL, set_userxattr, "user.overlay.* instead of trusted.overlay.* (always so without root); no metacopies then" },
 	{ "no-metacopy", NULL, set_no_metacopy, "copy data up with every change, not only when data changes" },
 	{ "no-redirect", NULL, set_no_redirect, "refuse to rename lower directories; Linux with userxattr mounts no upper with redirects" },

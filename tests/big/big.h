@@ -18,6 +18,13 @@ static inline long size_of(long full, long usual, long sanitized)
 	return getenv("BIG") ? full : usual;
 }
 
+/* ONLY=PATTERN in the environment: the tests whose names match it (* is anything). */
+static inline void choose_tests(void)
+{
+	if (getenv("ONLY"))
+		cmocka_set_test_filter(getenv("ONLY"));
+}
+
 /* field of /proc/PID/status in KiB: VmHWM is the most that was resident so far, VmRSS what is now. */
 static inline long server_memory(const struct stack *s, const char *field)
 {

@@ -162,5 +162,6 @@ int main(void)
 		cmocka_unit_test(a_big_directory_of_a_lower_is_listed_looked_up_and_removed),
 		cmocka_unit_test(a_big_directory_of_the_upper_is_listed_looked_up_and_removed),
 	};
+	choose_tests();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

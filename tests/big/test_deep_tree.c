@@ -236,5 +236,6 @@ int main(void)
 		cmocka_unit_test(a_directory_moved_from_deep_down_to_the_root_is_whole_or_was_not_moved),
 		cmocka_unit_test(a_deep_tree_made_by_a_client_outlives_the_server),
 	};
+	choose_tests();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
