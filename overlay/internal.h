@@ -255,6 +255,7 @@ struct overlay {
 	struct table table;
 	struct fds fds;
 	atomic_uint temp_counter;
+	struct discarded *_Atomic discarded; /* directories in work_fd that work_empty() removes */
 	pthread_mutex_t listing_readers[LISTING_READERS]; /* held while a big directory is read, by hash of the directory; then: */
 	pthread_mutex_t listings_lock; /* guards the next three */
 	struct kept_listing listings[LISTINGS];
@@ -380,7 +381,9 @@ void claim_index(struct overlay *ov); /* ties a new index to the upper, and the 
 void work_name(struct overlay *ov, char name[24]);
 int work_clean(int dirfd); /* removes all that is in the directory */
 int work_whiteout(struct overlay *ov, char name[24]); /* makes a whiteout */
-void work_remove(struct overlay *ov, const char *name); /* whatever it is */
+/* Whatever it is. A directory that is not empty stays for work_empty(): a million whiteouts may be in it, and locks are held. */
+void work_remove(struct overlay *ov, const char *name);
+void work_empty(struct overlay *ov); /* no lock may be held */
 /* Puts a whiteout in place of dirfd/name, atomically; what stood there (or nothing) is gone then. */
 int whiteout_name(struct overlay *ov, int dirfd, const char *name, bool exists, bool is_dir);
 /* Linux looks at the entries of an upper directory one by one if it is so marked: it may hold what was copied up or moved. */

@@ -85,13 +85,13 @@ out:
 	return rc;
 }
 
-/* As Linux asks: permission first, then what it is. Of a directory, its dir_lock is held. */
-static int check_removal(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, struct object *o, bool want_dir)
+/* As Linux asks: permission first, then what it is. Of a directory, its dir_lock is held. known_empty: it was, and nothing changed since. */
+static int check_removal(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, struct object *o, bool want_dir, bool known_empty)
 {
 	int rc = may_remove(ov, cred, dir, o);
 	if (!rc && want_dir != (o->type == S_IFDIR))
 		rc = want_dir ? -ENOTDIR : -EISDIR;
-	if (!rc && want_dir)
+	if (!rc && want_dir && !known_empty)
 		rc = directory_is_empty(ov, o);
 	return rc;
 }
@@ -100,36 +100,36 @@ static int remove_name(struct overlay *ov, const struct overlay_cred *cred, stru
 		       struct overlay_wcc *wcc)
 {
 	struct found f = { 0 };
-	struct object *o = NULL;
+	struct object *o = NULL, *seen = NULL;
+	unsigned changes = 0;
 	memset(wcc, 0, sizeof *wcc);
 	int rc = check_name(ov, dir, name);
 	if (!rc && !ov->writable)
 		rc = -EROFS;
 	if (!rc)
-		rc = overlay_lookup(ov, cred, dir, name, &o, NULL);
+		rc = overlay_lookup(ov, cred, dir, name, &seen, NULL);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	if (!rc) { /* before anything is copied up */
-		pthread_mutex_lock(&o->dir_lock);
-		rc = check_removal(ov, cred, dir, o, want_dir);
-		pthread_mutex_unlock(&o->dir_lock);
+		pthread_mutex_lock(&seen->dir_lock);
+		changes = atomic_load(&seen->changes);
+		rc = check_removal(ov, cred, dir, seen, want_dir, false);
+		pthread_mutex_unlock(&seen->dir_lock);
 	}
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (!rc)
 		rc = copy_up(ov, dir, false);
-	if (!rc && o->indexed) /* the count of its other names is kept on the copy */
-		rc = copy_up(ov, o, false);
+	if (!rc && seen->indexed) /* the count of its other names is kept on the copy */
+		rc = copy_up(ov, seen, false);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	pthread_mutex_lock(&dir->dir_lock);
 	wcc_before(ov, dir, wcc);
-	overlay_put(ov, o);
-	o = NULL;
 	if (!rc)
 		rc = dir->dead ? -ESTALE : lookup_locked(ov, dir, name, &o); /* again, now that nobody can change it */
 	if (!rc)
 		rc = name_state(ov, dir, name, o, &f);
 	if (!rc) {
 		pthread_mutex_lock(&o->dir_lock); /* nobody adds a name while it goes */
-		rc = check_removal(ov, cred, dir, o, want_dir);
+		rc = check_removal(ov, cred, dir, o, want_dir, o == seen && changes == atomic_load(&o->changes));
 		if (!rc)
 			rc = remove_locked(ov, dir, name, o, &f);
 		pthread_mutex_unlock(&o->dir_lock);
@@ -139,6 +139,9 @@ static int remove_name(struct overlay *ov, const struct overlay_cred *cred, stru
 	pthread_rwlock_unlock(&ov->rename_lock);
 	found_free(ov, &f);
 	overlay_put(ov, o);
+	overlay_put(ov, seen);
+	if (want_dir)
+		work_empty(ov);
 	return rc ? rc : sync_dirs(ov, dir, NULL);
 }
 

@@ -258,7 +258,7 @@ int overlay_rename(struct overlay *ov, const struct overlay_cred *cred, struct o
 		rc = check_name(ov, to, newname);
 	if (!rc && !ov->writable)
 		rc = -EROFS;
-	for (int tries = 0; !rc && tries < 8; tries++) {
+	for (int tries = 8; !rc && tries; tries--) {
 		rc = prepare(ov, cred, &m);
 		if (rc > 0)
 			return 0;
@@ -275,9 +275,10 @@ int overlay_rename(struct overlay *ov, const struct overlay_cred *cred, struct o
 			wcc_after(ov, to, to_wcc);
 		pthread_rwlock_unlock(&ov->rename_lock);
 		moving_end(ov, &m);
+		work_empty(ov);
 		if (rc != -EAGAIN)
 			break;
-		rc = 0;
+		rc = tries > 1 ? 0 : rc;
 	}
 	return rc ? rc : sync_dirs(ov, from, to);
 }

@@ -58,13 +58,44 @@ int work_whiteout(struct overlay *ov, char name[24])
 	return mknodat(ov->work_fd, name, S_IFCHR, 0) ? -errno : 0;
 }
 
-void work_remove(struct overlay *ov, const char *name)
+static void remove_for_good(struct overlay *ov, const char *name)
 {
 	int rc = remove_tree(ov->work_fd, name);
 	if (rc)
 		rc = remove_tree(ov->work_fd, name); /* it may have been for want of memory or descriptors */
 	if (rc)
 		ov_log(ov, 4, "work directory: %s could not be removed: %s; the next start will", name, strerror(-rc));
+}
+
+struct discarded {
+	struct discarded *next;
+	char name[24];
+};
+
+void work_remove(struct overlay *ov, const char *name)
+{
+	struct discarded *d;
+	if (!unlinkat(ov->work_fd, name, 0) || errno == ENOENT || !unlinkat(ov->work_fd, name, AT_REMOVEDIR))
+		return;
+	if ((errno == ENOTEMPTY || errno == EEXIST) && (d = malloc(sizeof *d))) {
+		snprintf(d->name, sizeof d->name, "%s", name);
+		d->next = atomic_load(&ov->discarded);
+		while (!atomic_compare_exchange_weak(&ov->discarded, &d->next, d))
+			;
+		return;
+	}
+	remove_for_good(ov, name);
+}
+
+void work_empty(struct overlay *ov)
+{
+	struct discarded *d = atomic_exchange(&ov->discarded, NULL);
+	for (struct discarded *next; d; d = next) {
+		next = d->next;
+		will_block(ov);
+		remove_for_good(ov, d->name);
+		free(d);
+	}
 }
 
 int whiteout_name(struct overlay *ov, int dirfd, const char *name, bool exists, bool is_dir)
