@@ -63,11 +63,11 @@ void proc_write(struct rpc_call *call, void *args, void *res)
 	put_verifier(rq.ov, verf); /* before the data: a writeback that fails from here on must be seen */
 	if (!r->status)
 		r->status = errno_to_nfsstat3(
-			overlay_write(rq.ov, &rq.cred, o, a->offset, a->data.data_val, a->count, a->stable != UNSTABLE, &wcc));
+			overlay_write(rq.ov, &rq.cred, o, a->offset, a->data.data_val, a->count, (enum overlay_stable)a->stable, &wcc));
 	wcc_of(&rq, o, &wcc, r->status ? &r->WRITE3res_u.file_wcc : &ok->file_wcc);
 	if (!r->status) {
 		ok->count = a->count;
-		ok->committed = a->stable == UNSTABLE ? UNSTABLE : FILE_SYNC;
+		ok->committed = a->stable;
 		memcpy(ok->verf, verf, sizeof verf);
 	}
 	overlay_put(rq.ov, o);

@@ -89,25 +89,30 @@ static int acl_load(struct overlay *ov, struct object *o)
 }
 
 /* Immutable or append-only, by the file system's own flags or, of a copy, by what it says of itself. o->lock held. */
-static unsigned protection(struct overlay *ov, struct object *o)
+static int protection_load(struct overlay *ov, struct object *o)
 {
 	struct fdent *parent;
 	const char *name;
 	struct statx st;
 	char flags[32] = "";
 	if (o->protection)
-		return o->protection;
-	if (place_pin_parent(ov, o->upper ? o->upper : o->lower[0], &parent, &name))
-		return PROTECTION_KNOWN; /* gone: the change will find out */
-	if (!statx_at(parent->fd, name, &st) && st.stx_attributes & STATX_ATTR_IMMUTABLE)
+		return 0;
+	int rc = place_pin_parent(ov, o->upper ? o->upper : o->lower[0], &parent, &name);
+	if (rc)
+		return rc;
+	rc = statx_at(parent->fd, name, &st);
+	if (!rc && st.stx_attributes & STATX_ATTR_IMMUTABLE)
 		strcat(flags, "i");
-	if (st.stx_attributes & STATX_ATTR_APPEND)
+	if (!rc && st.stx_attributes & STATX_ATTR_APPEND)
 		strcat(flags, "a");
-	if (o->upper && !*flags)
-		format_getxattr(ov, parent->fd, name, "protattr", flags, sizeof flags - 1);
+	if (!rc && o->upper && !*flags) {
+		ssize_t n = format_getxattr(ov, parent->fd, name, "protattr", flags, sizeof flags - 1);
+		rc = n < 0 && n != -ENODATA && n != -ERANGE ? (int)n : 0;
+	}
 	place_unpin(ov, parent);
-	o->protection = PROTECTION_KNOWN | (strchr(flags, 'i') ? PROTECTION_IMMUTABLE : 0) | (strchr(flags, 'a') ? PROTECTION_APPEND : 0);
-	return o->protection;
+	if (!rc)
+		o->protection = PROTECTION_KNOWN | (strchr(flags, 'i') ? PROTECTION_IMMUTABLE : 0) | (strchr(flags, 'a') ? PROTECTION_APPEND : 0);
+	return rc == -ENOENT || rc == -ENOTDIR ? 0 : rc; /* gone: the change will find out */
 }
 
 int changeable(struct overlay *ov, struct object *o, bool adds)
@@ -115,8 +120,11 @@ int changeable(struct overlay *ov, struct object *o, bool adds)
 	if (!ov->writable)
 		return 0; /* nothing changes anyway */
 	pthread_mutex_lock(&o->lock);
-	unsigned p = protection(ov, o);
+	int rc = protection_load(ov, o);
+	unsigned p = o->protection;
 	pthread_mutex_unlock(&o->lock);
+	if (rc)
+		return rc;
 	return p & PROTECTION_IMMUTABLE || (p & PROTECTION_APPEND && !adds) ? -EPERM : 0;
 }
 
@@ -141,7 +149,10 @@ static int given(struct overlay *ov, const struct overlay_cred *cred, struct obj
 
 int permitted(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want)
 {
-	if (want & OVERLAY_WRITE && changeable(ov, o, true))
+	int rc = want & OVERLAY_WRITE ? changeable(ov, o, true) : 0;
+	if (rc && rc != -EPERM)
+		return rc;
+	if (rc)
 		want &= ~OVERLAY_WRITE;
 	return given(ov, cred, o, want, false);
 }

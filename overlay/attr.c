@@ -216,11 +216,6 @@ static int set_attributes(struct overlay *ov, struct object *o, const struct ove
 	return rc;
 }
 
-static bool sets_nothing(const struct overlay_setattr *set)
-{
-	return !set->set_mode && !set->set_uid && !set->set_gid && !set->set_size && !set->set_atime && !set->set_mtime;
-}
-
 /* RFC 1813 3.3.2 and chown_restricted: who may set what. */
 static int may_setattr(struct overlay *ov, const struct overlay_cred *cred, struct object *o, const struct overlay_attr *a,
 		       const struct overlay_setattr *set)
@@ -231,8 +226,9 @@ static int may_setattr(struct overlay *ov, const struct overlay_cred *cred, stru
 	if (set->set_size && (int64_t)set->size < 0)
 		return -EFBIG;
 	bool touches = !set->set_mode && !set->set_uid && !set->set_gid && !set->set_size && set->set_atime != TIME_CLIENT && set->set_mtime != TIME_CLIENT;
-	if (!sets_nothing(set) && changeable(ov, o, touches))
-		return -EPERM;
+	int rc = count_steps(set) ? changeable(ov, o, touches) : 0;
+	if (rc)
+		return rc;
 	if (set->set_mode && !owner)
 		return -EPERM;
 	if (set->set_uid && cred->uid && (!owner || set->uid != a->uid))

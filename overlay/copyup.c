@@ -316,7 +316,9 @@ static int copy_up_one(struct overlay *ov, struct object *o, bool with_data, uin
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	struct object *parent = object_get(o->parent);
 	pthread_rwlock_unlock(&ov->rename_lock);
-	rc = sync_dirs(ov, parent, NULL);
+	rc = index_has(ov, o) ? index_sync(ov) : 0;
+	if (!rc)
+		rc = sync_dirs(ov, parent, NULL);
 	overlay_put(ov, parent);
 	return rc;
 }

@@ -71,7 +71,7 @@ static int write_all(int fd, const void *buf, size_t len, uint64_t offset)
 }
 
 int overlay_write(struct overlay *ov, const struct overlay_cred *cred, struct object *o, uint64_t offset,
-		  const void *buf, size_t len, bool stable, struct overlay_wcc *wcc)
+		  const void *buf, size_t len, enum overlay_stable stable, struct overlay_wcc *wcc)
 {
 	struct fdent *file = NULL;
 	struct overlay_attr a;
@@ -102,7 +102,7 @@ int overlay_write(struct overlay *ov, const struct overlay_cred *cred, struct ob
 	}
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (!rc && stable)
-		rc = sync_fd(ov, file->fd, true);
+		rc = sync_fd(ov, file->fd, stable == WRITE_DATA_SYNC);
 	place_unpin(ov, file);
 	return rc;
 }
@@ -118,7 +118,7 @@ int overlay_commit(struct overlay *ov, const struct overlay_cred *cred, struct o
 		rc = object_pin(ov, o, FD_WRITE, &file);
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (file) {
-		rc = sync_fd(ov, file->fd, true);
+		rc = sync_fd(ov, file->fd, false);
 		place_unpin(ov, file);
 	}
 	wcc->have_after = !overlay_getattr(ov, o, &wcc->after);

@@ -284,13 +284,19 @@ void index_uninstall(struct overlay *ov, const char *hex)
 		ov_log(ov, 4, "index/%s: could not be removed: %s", hex, strerror(errno));
 }
 
+int index_sync(struct overlay *ov)
+{
+	return ov->config.sync ? sync_fd(ov, index_fd(ov), false) : 0;
+}
+
 void index_remove(struct overlay *ov, struct object *o)
 {
 	struct statx st;
 	if (statx_at(index_fd(ov), o->upper->name, &st) && statx_at(index_fd(ov), o->upper->name, &st))
 		return;
-	if (st.stx_nlink == 1)
+	if (st.stx_nlink == 1) {
 		index_uninstall(ov, o->upper->name);
-	else /* a lower got another name behind our back: as Linux, the names that are left count */
+		index_sync(ov); /* what came back after a power cut would hide nothing, but fill the disk: no error */
+	} else /* a lower got another name behind our back: as Linux, the names that are left count */
 		write_nlink(ov, index_fd(ov), o->upper->name, 'U', -1);
 }

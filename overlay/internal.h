@@ -312,6 +312,7 @@ int index_keep_nlink(struct overlay *ov, struct object *o);
 int index_link_up(struct overlay *ov, struct object *o, struct object *dir, int dirfd, const char *name);
 int index_install(struct overlay *ov, int dirfd, const char *name, const char *hex); /* links a new copy there */
 void index_uninstall(struct overlay *ov, const char *hex); /* it did not come under its name */
+int index_sync(struct overlay *ov); /* under `sync`, makes what came and went there durable */
 void index_remove(struct overlay *ov, struct object *o); /* the last name went */
 
 /* ---- redirect.c ---- */

@@ -160,9 +160,10 @@ int overlay_pathconf(struct overlay *ov, struct object *o, uint32_t *linkmax, ui
 /* guard: the ctime that the object must have, or NULL; -EKEYEXPIRED when it has not (NFS3ERR_NOT_SYNC). */
 int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct object *o,
 		    const struct overlay_setattr *set, const struct timespec *guard, struct overlay_wcc *wcc);
-/* stable: on disk before the return. The owner may always write. */
+/* What is on disk before the return: nothing, the bytes, or the attributes too (RFC 1813 3.3.7). The owner may always write. */
+enum overlay_stable { WRITE_UNSTABLE, WRITE_DATA_SYNC, WRITE_FILE_SYNC };
 int overlay_write(struct overlay *ov, const struct overlay_cred *cred, struct object *o, uint64_t offset,
-		  const void *buf, size_t len, bool stable, struct overlay_wcc *wcc);
+		  const void *buf, size_t len, enum overlay_stable stable, struct overlay_wcc *wcc);
 int overlay_commit(struct overlay *ov, const struct overlay_cred *cred, struct object *o, struct overlay_wcc *wcc);
 
 enum overlay_how { CREATE_UNCHECKED, CREATE_GUARDED, CREATE_EXCLUSIVE };

@@ -28,6 +28,7 @@ struct kind {
 	struct change steps[STEPS_MAX]; /* each atomic; one, but for sequences */
 	struct change setup[SETUP_MAX]; /* done before, undisturbed */
 	bool again; /* doing it a second time succeeds too */
+	bool unstable; /* bytes that are written need not be on disk after it */
 };
 extern const struct kind kinds[];
 extern const size_t nkinds;

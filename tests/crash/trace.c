@@ -238,6 +238,19 @@ static char *descriptor_path(int fd)
 	return n < 0 ? NULL : strndup(path, (size_t)n);
 }
 
+/* "/proc/self/fd/7/name", which is how xattrs below a descriptor are reached. */
+static void resolve_proc(char **path, char **name)
+{
+	int fd, used = 0;
+	if (!*name || sscanf(*name, "/proc/self/fd/%d/%n", &fd, &used) != 1 || !used)
+		return;
+	char *rest = strdup(*name + used);
+	free(*path);
+	free(*name);
+	*path = descriptor_path(fd);
+	*name = rest;
+}
+
 static void note_paths(struct trace_call *c, pid_t tid)
 {
 	const struct known *k = find_known(c->nr);
@@ -247,6 +260,7 @@ static void note_paths(struct trace_call *c, pid_t tid)
 	for (int i = 0; i < 2; i++) {
 		c->path[i] = fd[i] >= 0 ? descriptor_path((int)c->args[fd[i]]) : NULL;
 		c->name[i] = name[i] >= 0 ? copy_string(tid, c->args[name[i]]) : NULL;
+		resolve_proc(&c->path[i], &c->name[i]);
 	}
 }
 
