@@ -49,6 +49,8 @@ void wcc_to_wcc_data(const struct overlay *ov, const struct overlay_wcc *w, wcc_
 static nfsstat3 set_time_of(const set_time *s, enum overlay_settime *how, struct timespec *t)
 {
 	*how = s->set_it == SET_TO_SERVER_TIME ? TIME_SERVER : s->set_it == SET_TO_CLIENT_TIME ? TIME_CLIENT : TIME_KEEP;
+	if (s->set_it > SET_TO_CLIENT_TIME)
+		return NFS3ERR_INVAL;
 	if (*how != TIME_CLIENT)
 		return NFS3_OK;
 	*t = (struct timespec){ .tv_sec = s->set_time_u.value.seconds, .tv_nsec = s->set_time_u.value.nseconds };

@@ -305,11 +305,30 @@ static struct fdent *cached(struct overlay *ov, struct place *place, enum fd_kin
 	return e;
 }
 
-/* Adds fd to the cache, pinned; another thread's for the same place wins. Evicts one where the cache is full. */
+enum { EVICT = 2 };
+
+/* Takes the longest unused out of a full cache: two for each that comes, so that it shrinks again after a crowd had more in use than it may hold.
+ * What is in use goes to the other end, or many slow users would hide all that could be closed. Returns how many descriptors to close. */
+static int evict_locked(struct fds *fds, int fd[EVICT])
+{
+	int n = 0;
+	for (int tries = 0; fds->count > fds->max && n < EVICT && tries < 64; tries++) {
+		struct fdent *victim = fds->lru.prev;
+		if (victim->pins) {
+			lru_remove(victim);
+			lru_add(fds, victim);
+		} else {
+			fd[n++] = drop_locked(fds, victim);
+		}
+	}
+	return n;
+}
+
+/* Adds fd to the cache, pinned; another thread's for the same place wins. */
 static struct fdent *cache(struct overlay *ov, struct place *place, enum fd_kind kind, int fd)
 {
 	struct fdent *e = calloc(1, sizeof *e), *old;
-	int close_fd = -1;
+	int close_fd[EVICT], n = 0;
 	if (!e) {
 		close(fd);
 		return NULL;
@@ -319,22 +338,17 @@ static struct fdent *cache(struct overlay *ov, struct place *place, enum fd_kind
 		old->pins++;
 		free(e);
 		e = old;
-		close_fd = fd;
+		close_fd[n++] = fd;
 	} else {
 		*e = (struct fdent){ .fd = fd, .pins = 1, .place = place, .kind = kind };
 		place->fds[kind] = e;
 		lru_add(&ov->fds, e);
-		if (++ov->fds.count > ov->fds.max) {
-			struct fdent *victim = ov->fds.lru.prev;
-			for (int tries = 0; victim != &ov->fds.lru && victim->pins && tries < 64; tries++)
-				victim = victim->prev;
-			if (victim != &ov->fds.lru && !victim->pins)
-				close_fd = drop_locked(&ov->fds, victim);
-		}
+		ov->fds.count++;
+		n = evict_locked(&ov->fds, close_fd);
 	}
 	pthread_mutex_unlock(&ov->fds.lock);
-	if (close_fd >= 0)
-		close(close_fd);
+	while (n)
+		close(close_fd[--n]);
 	return e;
 }
 
