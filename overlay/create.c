@@ -391,10 +391,12 @@ static int link_locked(struct overlay *ov, struct object *o, int dirfd, const ch
 	int rc = 0;
 	bool indexed = index_has(ov, o);
 	pthread_mutex_lock(&o->dir_lock); /* a metacopy is not completed meanwhile */
-	if (o->metacopy && !(rc = place_pin_parent(ov, o->upper, &parent, &own))) {
+	pthread_mutex_lock(&o->lock); /* the place's name is the object's only under it */
+	if (o->metacopy && !(rc = o->dead ? object_gone(o) : place_pin_parent(ov, o->upper, &parent, &own))) {
 		rc = redirect_set(ov, o, parent->fd, own, false);
 		place_unpin(ov, parent);
 	}
+	pthread_mutex_unlock(&o->lock);
 	if (indexed)
 		pthread_mutex_lock(&ov->index_lock);
 	if (!rc && indexed)
@@ -442,6 +444,8 @@ int overlay_link(struct overlay *ov, const struct overlay_cred *cred, struct obj
 		rc = -EEXIST;
 	if (rc == -ENOENT)
 		rc = place_pin(ov, dir->upper, FD_PATH, &parent);
+	if (!rc && o->id.layer != ov->layers[0].number) /* has an origin */
+		rc = mark_impure(ov, dir, parent->fd);
 	if (!rc)
 		rc = link_locked(ov, o, parent->fd, name, f.upper_whiteout);
 	if (!rc)

@@ -296,6 +296,10 @@ int merge_roots(struct overlay *ov, struct found *f);
 /* Would the name show from below if the upper had nothing under it? */
 int merge_shows_below(struct overlay *ov, struct object *dir, const char *name, bool *shows);
 
+/* ---- verity.c ---- */
+/* False: the data is measured by fs-verity, and is not what the metacopy was made of. */
+bool verity_allows(struct overlay *ov, const struct metacopy *meta, struct place *data);
+
 /* ---- index.c: lower files of several names: one copy, linked in <work>/index under the hex of its origin ---- */
 int index_open(struct overlay *ov); /* makes the directory at first need */
 int index_find_lower(struct overlay *ov, struct found *f); /* f is a lower file of several names: has it a copy? */

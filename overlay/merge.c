@@ -19,6 +19,7 @@ struct merging {
 	bool metacopy; /* the file met last has its data further down */
 	bool absolute; /* so had its redirect */
 	bool moved; /* a lower's redirect was followed */
+	struct metacopy meta; /* what the first file says of its data */
 };
 
 struct level { /* one layer's turn */
@@ -112,7 +113,7 @@ static int judge(struct merging *s, const struct level *level, int dirfd, const 
 			return 0;
 		}
 	} else {
-		int meta = S_ISREG(st->stx_mode) ? format_metacopy(s->ov, dirfd, name, NULL) : 0;
+		int meta = S_ISREG(st->stx_mode) ? format_metacopy(s->ov, dirfd, name, s->have ? NULL : &s->meta) : 0;
 		if (meta < 0)
 			return meta;
 		s->metacopy = meta;
@@ -156,15 +157,18 @@ static int walk(struct merging *s, const struct level *level, struct place *base
 		char name[256];
 		size_t prefix = strlen(s->path) - left, len = strcspn(s->path + prefix, "/");
 		bool final = !s->path[prefix + len];
-		seen->place = NULL;
 		if (len < sizeof name) {
 			memcpy(name, s->path + prefix, len);
 			name[len] = 0;
 			rc = look_at(s, level, at, name, prefix, s->path + prefix + len, seen);
 		}
 		place_put(s->ov, at);
-		at = rc || final ? NULL : seen->place;
-		left -= final ? 0 : len + 1;
+		at = NULL;
+		if (!rc && !final) { /* on from there */
+			at = seen->place;
+			seen->place = NULL;
+			left -= len + 1;
+		}
 	}
 	return rc;
 }
@@ -242,17 +246,25 @@ static int look_in_data_layers(struct merging *s)
 static int conclude(struct merging *s)
 {
 	struct found *f = s->found;
+	int rc = 0;
 	if (!s->have)
 		return -ENOENT;
 	if (!f->nown)
 		f->nown = f->nlower;
-	if (f->metacopy && s->metacopy && f->nlower && s->ov->ndata_layers && s->absolute)
-		return look_in_data_layers(s);
-	if (s->metacopy || (f->metacopy && !f->nlower))
-		return -EIO; /* data that is nowhere: an error for this object alone */
-	if (f->metacopy && !s->ov->follows_metacopy)
-		return -EACCES;
-	return 0;
+	if (!f->metacopy)
+		return 0;
+	if (s->metacopy && f->nlower && s->ov->ndata_layers && s->absolute)
+		rc = look_in_data_layers(s);
+	else if (s->metacopy || !f->nlower)
+		rc = -EIO; /* data that is nowhere: an error for this object alone */
+	else if (!s->ov->follows_metacopy)
+		rc = -EACCES;
+	if (!rc && f->data && !verity_allows(s->ov, &s->meta, f->data)) {
+		ov_log(s->ov, 3, "%s: the data of a metacopy there is not what its fs-verity digest says; it is not given out", s->path);
+		place_put(s->ov, f->data);
+		f->data = NULL;
+	}
+	return rc;
 }
 
 int merge_layers(struct overlay *ov, struct object *dir, const char *name, struct found *f)

@@ -362,7 +362,7 @@ static void marks_are_written_byte_for_byte_as_linux_writes_them(void **state)
 	(void)state;
 	stack_make(&s, NULL, "mkdir -p lower2/d/e by-linux; head -c 100000 /dev/zero >lower2/d/e/f; head -c 70000 /dev/zero >lower2/d/e/g; ln lower2/d/e/g lower2/d/h; ln lower2/d/e/g lower2/d/i; mkfifo lower2/d/p; head -c 90000 /dev/zero >lower2/d/moved; mkdir lower2/d/dir");
 	linux_mount(&s, "lower1:lower2", true, ALL_ON);
-	stack_sh(&s, "cd m/d; chmod 600 e/f; chmod 600 e/g; mv p e/p; mv moved e/moved; mv dir dir2; rm i");
+	stack_sh(&s, "cd m/d; chmod 600 e/f; chmod 600 e/g; mv p e/p; mv moved e/moved; mv dir dir2; rm i; mkdir pure; ln e/f pure/f; mkdir e/empty");
 	linux_unmount(&s);
 	stack_sh(&s, "mv upper work by-linux; mkdir upper work");
 	up(&s, NULL);
@@ -373,11 +373,57 @@ static void marks_are_written_byte_for_byte_as_linux_writes_them(void **state)
 	assert_int_equal(client_rename(&c, &d, "moved", &e, "moved"), NFS3_OK);
 	assert_int_equal(client_rename(&c, &d, "dir", &d, "dir2"), NFS3_OK);
 	assert_int_equal(client_remove(&c, &d, "i"), NFS3_OK);
+	struct fh pure, empty, f = at("d/e/f");
+	assert_int_equal(client_mkdir(&c, &d, "pure", 0755, &pure), NFS3_OK);
+	assert_int_equal(client_link(&c, &f, &pure, "f"), NFS3_OK);
+	assert_int_equal(client_mkdir(&c, &e, "empty", 0755, &empty), NFS3_OK);
 	down(&s);
-	/* the uuid is each overlay's own, as is the upper that an index was made for; on the roots Linux has no impure mark before anything is changed there */
-	stack_sh(&s, "marks() { (cd $1/upper; find . -mindepth 1 | sort | while read n; do getfattr -h -d -m trusted.overlay -e hex \"$n\"; done) | grep -v -e overnfsd -e 'uuid=' -e '^# file' | sort | uniq -c;"
+	/* the uuid is each overlay's own, as is the upper that an index was made for; a new directory is
+	 * marked opaque by Linux even where no lower has its name, which spares it a look there and shows nothing else */
+	stack_sh(&s, "marks() { (cd $1/upper; find . -mindepth 1 | sort | while read n; do getfattr -h -d -m trusted.overlay -e hex \"$n\"; done) | grep -v -e overnfsd -e 'uuid=' -e opaque -e '^# file' -e '^$' | sort | uniq -c;"
 		     "(cd $1; getfattr -d -m trusted.overlay.origin -e hex upper; ls work/index | grep -v ^#; find upper -mindepth 1 -printf '%P %y %l\\n' | sort); };"
 		     "marks by-linux >linux.txt 2>&1; marks . >ours.txt 2>&1; grep -q metacopy ours.txt; diff linux.txt ours.txt >&2");
+	stack_remove(&s);
+}
+
+static void a_digest_of_the_data_goes_along(void **state)
+{
+	struct stack s;
+	(void)state;
+	/* Where the data's file system measures nothing, the digest is not asked for, as by default in Linux; but it is kept. */
+	stack_make(&s, NULL, "head -c 100000 /dev/urandom >lower2/f; truncate -s 100000 lower1/f; setfattr -n trusted.overlay.metacopy -v 0x00240001$(sha256sum lower2/f | cut -c 1-64) lower1/f; getfattr --absolute-names -d -m metacopy -e hex lower1/f | grep = >digest");
+	up(&s, NULL);
+	set_mode("f", 0600);
+	stack_sh(&s, "getfattr -d -m metacopy -e hex upper/f | grep = | cmp digest -");
+	shows_the_same(&s);
+	write_at("f", 5, "new");
+	reads("f", 5, "new");
+	shows_the_same(&s);
+	down(&s);
+	stack_remove(&s);
+}
+
+/* Linux, and we, leave "L+n" between two steps of a copy-up: the count of the lower's names, with which a restart has to go on. */
+static void a_count_relative_to_the_lower_is_gone_on_with(void **state)
+{
+	struct stack s;
+	(void)state;
+	stack_make(&s, NULL, "for n in a b c; do echo x >lower2/$n; ln lower2/$n lower2/${n}2; ln lower2/$n lower2/${n}3; done");
+	up(&s, NULL);
+	set_mode("a", 0600);
+	set_mode("b", 0600);
+	assert_int_equal(client_remove(&c, &c.root, "b2"), NFS3_OK);
+	down(&s);
+	stack_sh(&s, "setfattr -n trusted.overlay.nlink -v L+0 upper/a; setfattr -n trusted.overlay.nlink -v L-1 upper/b");
+	up(&s, NULL);
+	assert_int_equal(attr_of("a").nlink, 3);
+	assert_int_equal(attr_of("b").nlink, 2);
+	assert_int_equal(client_remove(&c, &c.root, "a"), NFS3_OK);
+	assert_int_equal(client_remove(&c, &c.root, "b3"), NFS3_OK);
+	assert_int_equal(attr_of("a3").nlink, 2);
+	assert_int_equal(attr_of("b").nlink, 1);
+	shows_the_same(&s);
+	down(&s);
 	stack_remove(&s);
 }
 
@@ -393,6 +439,8 @@ int main(void)
 		cmocka_unit_test(a_completion_without_space_leaves_the_file_as_it_was),
 		cmocka_unit_test(what_linux_made_is_gone_on_with),
 		cmocka_unit_test(names_of_a_linked_lower_file_are_counted_as_linux_does),
+		cmocka_unit_test(a_digest_of_the_data_goes_along),
+		cmocka_unit_test(a_count_relative_to_the_lower_is_gone_on_with),
 		cmocka_unit_test(marks_are_written_byte_for_byte_as_linux_writes_them),
 	};
 	mounts_begin();

@@ -259,7 +259,7 @@ static void *mover(void *arg)
 	client_open(&mine, &s, 0, 0);
 	bool ok = !client_path(&mine, "d", &d, NULL);
 	for (int i = 0; i < FILES; i++) {
-		char name[16], other[16];
+		char name[16], other[24];
 		snprintf(name, sizeof name, "%d", i);
 		snprintf(other, sizeof other, "moved%d", i);
 		pthread_barrier_wait(&together);
