@@ -307,7 +307,7 @@ int identity_put_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_
 
 int identity_get_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, struct overlay_id *origin)
 {
-	struct origin_row upper = upper_row(upper_ino, upper_gen), below;
+	struct origin_row upper = upper_row(upper_ino, upper_gen), below = { 0 };
 	if (!id || !atomic_load(&id->norigins))
 		return -ENOENT;
 	int rc = get(id, id->origins, &upper, sizeof upper, &below, sizeof below);
@@ -323,13 +323,13 @@ bool identity_has_origins(struct identity *id)
 
 uint64_t identity_copy_of(struct identity *id, const struct overlay_id *origin)
 {
-	struct origin_row below = id_row(origin), upper;
+	struct origin_row below = id_row(origin), upper = { 0 };
 	return get(id, id->copies, &below, sizeof below, &upper, sizeof upper) ? 0 : be64toh(upper.a);
 }
 
 void identity_forget(struct identity *id, const struct overlay_id *origin)
 {
-	struct origin_row below = id_row(origin), upper;
+	struct origin_row below = id_row(origin), upper = { 0 };
 	MDB_txn *txn;
 	if (!atomic_load(&id->norigins) || get(id, id->copies, &below, sizeof below, &upper, sizeof upper) || begin(id, &txn))
 		return; /* where it fails, the row names an inode that is no more: harmless */
