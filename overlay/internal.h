@@ -218,6 +218,22 @@ int search_fill(const struct fill *fill);
 int may_remove(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, struct object *o);
 void name_is_gone(struct overlay *ov, struct object *o, struct object *dir, const char *name, bool last);
 
+/* ---- sync.c: what is done is on disk ---- */
+struct waiter;
+struct syncs {
+	pthread_mutex_t lock; /* guards all but the averages; nothing is taken under it */
+	unsigned running; /* flushes of files or of all, but those that calls sent away do on their own */
+	struct waiter *queue, **tail;
+	_Atomic uint64_t one_ns, all_ns; /* what a flush of a file, and of the file system, took lately */
+	atomic_uint avoided;
+};
+void syncs_init(struct syncs *s);
+void syncs_destroy(struct syncs *s);
+void will_block(struct overlay *ov); /* before a wait for a disk: others take over the thread's connection */
+/* Both wait, with no lock held but a copy_lock. A failed writeback changes the write verifier. */
+int sync_fd(struct overlay *ov, int fd, bool data_only); /* fd: not O_PATH */
+int sync_dirs(struct overlay *ov, struct object *a, struct object *b); /* under `sync`, makes changes of names durable; b may be NULL */
+
 /* ---- the overlay ---- */
 enum { LISTINGS = 64, LISTING_READERS = 8 };
 struct listing;
@@ -262,9 +278,9 @@ struct overlay {
 	size_t listings_bytes;
 	uint64_t listings_clock;
 	pthread_mutex_t index_lock; /* making of the index directory; a change of an indexed file's names with its count. Taken after dir_lock */
+	struct syncs syncs;
 };
 void ov_log(struct overlay *ov, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-void will_block(struct overlay *ov);
 
 /* ---- intent.c: changes of several system calls, which a start finishes where a kill cut them short ---- */
 struct intents;
@@ -393,8 +409,6 @@ void work_empty(struct overlay *ov); /* no lock may be held */
 int whiteout_name(struct overlay *ov, int dirfd, const char *name, bool exists, bool is_dir);
 /* Linux looks at the entries of an upper directory one by one if it is so marked: it may hold what was copied up or moved. */
 int mark_impure(struct overlay *ov, struct object *dir, int dirfd); /* before it does */
-int sync_dirs(struct overlay *ov, struct object *a, struct object *b); /* under `sync`, makes changes of names durable */
-int sync_fd(struct overlay *ov, int fd, bool data_only);
 /* Gives the indexed object's inode the name in dir: links it from where it stands. */
 int link_into(struct overlay *ov, struct object *o, int dirfd, const char *name, bool replace);
 

@@ -270,6 +270,7 @@ int overlay_open(const struct overlay_config *c, struct overlay **out, char *err
 	atomic_store(&ov->verifier, verifier);
 	pthread_rwlock_init(&ov->rename_lock, NULL);
 	pthread_mutex_init(&ov->index_lock, NULL);
+	syncs_init(&ov->syncs);
 	pthread_mutex_init(&ov->listings_lock, NULL);
 	for (int i = 0; i < LISTING_READERS; i++)
 		pthread_mutex_init(&ov->listing_readers[i], NULL);
@@ -312,6 +313,7 @@ void overlay_close(struct overlay *ov)
 			close(fd[i]);
 	pthread_rwlock_destroy(&ov->rename_lock);
 	pthread_mutex_destroy(&ov->index_lock);
+	syncs_destroy(&ov->syncs);
 	pthread_mutex_destroy(&ov->listings_lock);
 	for (int i = 0; i < LISTING_READERS; i++)
 		pthread_mutex_destroy(&ov->listing_readers[i]);

@@ -122,46 +122,6 @@ int mark_impure(struct overlay *ov, struct object *dir, int dirfd)
 	return rc == -EPERM || rc == -EOPNOTSUPP ? 0 : rc; /* there is no mark of ours then that it could tell of */
 }
 
-void will_block(struct overlay *ov)
-{
-	if (ov->config.before_block)
-		ov->config.before_block();
-}
-
-int sync_fd(struct overlay *ov, int fd, bool data_only)
-{
-	will_block(ov);
-	if (!TEMP_FAILURE_RETRY(data_only ? fdatasync(fd) : fsync(fd)) || errno == EINVAL)
-		return 0;
-	int rc = -errno;
-	atomic_fetch_add(&ov->verifier, 1); /* clients must send again what they had not committed */
-	ov_log(ov, 3, "writing back to the upper layer failed: %s", strerror(-rc));
-	return rc;
-}
-
-static int sync_dir(struct overlay *ov, struct object *dir)
-{
-	struct fdent *fd;
-	pthread_rwlock_rdlock(&ov->rename_lock);
-	int rc = dir->dead || !dir->upper ? 1 : place_pin(ov, dir->upper, FD_READ, &fd);
-	pthread_rwlock_unlock(&ov->rename_lock);
-	if (rc)
-		return rc > 0 ? 0 : rc;
-	rc = sync_fd(ov, fd->fd, false);
-	place_unpin(ov, fd);
-	return rc;
-}
-
-int sync_dirs(struct overlay *ov, struct object *a, struct object *b)
-{
-	if (!ov->config.sync)
-		return 0;
-	int rc = sync_dir(ov, a);
-	if (!rc && b && b != a)
-		rc = sync_dir(ov, b);
-	return rc;
-}
-
 int link_into(struct overlay *ov, struct object *o, int dirfd, const char *name, bool replace)
 {
 	struct fdent *parent;
