@@ -135,6 +135,13 @@ int overlay_readlink(struct overlay *ov, struct object *o, char *buf, size_t siz
 int overlay_read(struct overlay *ov, const struct overlay_cred *cred, struct object *o, uint64_t offset, void *buf,
 		 size_t len, size_t *got, bool *eof, struct overlay_attr *attr);
 
+/* The same, for who reads from the file itself: a descriptor, good until overlay_file_done(*file), from which *got bytes can be had. Negative errno;
+ * -EWOULDBLOCK: not in memory, overlay_read() waits for the disk. */
+struct overlay_file;
+int overlay_read_file(struct overlay *ov, const struct overlay_cred *cred, struct object *o, uint64_t offset, size_t len, size_t *got, bool *eof,
+		      struct overlay_attr *attr, struct overlay_file **file);
+void overlay_file_done(struct overlay_file *file);
+
 struct overlay_entry {
 	const char *name;
 	uint64_t fileid;

@@ -103,6 +103,7 @@ static long dispatch(struct rpc_server *server, struct rpc_call *call, const str
 long call_run(struct rpc_server *server, struct rpc_call *call, const uint8_t *rec, size_t len, uint8_t *out, size_t room)
 {
 	const uint8_t *p = rec + 24, *end = rec + len;
+	call->file.done = NULL;
 	uint32_t low, high, auth;
 	if (len < 8 || get_be32(rec + 4) != CALL)
 		return -1;

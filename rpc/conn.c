@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/sendfile.h>
 #include <unistd.h>
 
 struct conn *conn_new(struct shard *shard, int fd, const struct sockaddr_storage *peer)
@@ -118,20 +119,20 @@ static int enqueue(struct conn *c, const uint8_t *data, size_t len)
 	return 0;
 }
 
-static ssize_t send_some(struct conn *c, const uint8_t *data, size_t len)
+static ssize_t send_some(struct conn *c, const uint8_t *data, size_t len, int flags)
 {
 	ssize_t n;
 	do
-		n = send(c->source.fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = send(c->source.fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL | flags);
 	while (n < 0 && errno == EINTR);
 	return n < 0 ? (errno == EAGAIN ? 0 : -errno) : n;
 }
 
 /* What the socket does not take at once is queued. Whoever sends may not be the shard's leader, who alone closes: it sees the shutdown. */
-static int send_locked(struct conn *c, const uint8_t *data, size_t len)
+static int send_flags(struct conn *c, const uint8_t *data, size_t len, int flags)
 {
 	ssize_t n = 1;
-	while (len && n > 0 && c->out_at == c->out_len && (n = send_some(c, data, len)) > 0) {
+	while (len && n > 0 && c->out_at == c->out_len && (n = send_some(c, data, len, flags)) > 0) {
 		data += n;
 		len -= (size_t)n;
 	}
@@ -143,6 +144,11 @@ static int send_locked(struct conn *c, const uint8_t *data, size_t len)
 	return rc;
 }
 
+static int send_locked(struct conn *c, const uint8_t *data, size_t len)
+{
+	return send_flags(c, data, len, 0);
+}
+
 int conn_send(struct conn *c, const uint8_t *data, size_t len)
 {
 	pthread_mutex_lock(&c->lock);
@@ -150,6 +156,57 @@ int conn_send(struct conn *c, const uint8_t *data, size_t len)
 	pthread_mutex_unlock(&c->lock);
 	if (rc == -ENOBUFS)
 		rpc_log(c->shard->server, 4, "a connection is closed: its client does not read, and too many replies wait");
+	return rc;
+}
+
+static size_t padded(const struct rpc_file *file)
+{
+	return ((size_t)file->len + 3) & ~(size_t)3;
+}
+
+/* What the file has no more is zeros: how many bytes come was said already. */
+static uint8_t *read_part(const struct rpc_file *file, off_t from)
+{
+	size_t len = (size_t)(file->offset + file->len - from), got = 0;
+	uint8_t *part = calloc(1, len + 4);
+	while (part && got < len) {
+		ssize_t n = pread(file->fd, part + got, len - got, from + (off_t)got);
+		if (n <= 0 && !(n < 0 && errno == EINTR))
+			break;
+		got += n > 0 ? (size_t)n : 0;
+	}
+	return part;
+}
+
+/* c->lock held. What the socket does not take at once is read, and queued as any reply. */
+static int send_part(struct conn *c, const struct rpc_file *file)
+{
+	off_t at = file->offset, end = at + file->len;
+	ssize_t n = 1;
+	while (at < end && n > 0 && c->out_at == c->out_len) {
+		do
+			n = sendfile(c->source.fd, file->fd, &at, (size_t)(end - at));
+		while (n < 0 && errno == EINTR);
+	}
+	if (n < 0 && errno != EAGAIN)
+		return -errno;
+	size_t left = padded(file) - (size_t)(at - file->offset);
+	uint8_t *part = left ? read_part(file, at) : NULL;
+	int rc = left ? part ? send_locked(c, part, left) : -ENOMEM : 0;
+	free(part);
+	return rc;
+}
+
+int conn_send_file(struct conn *c, const uint8_t *data, size_t len, const struct rpc_file *file)
+{
+	pthread_mutex_lock(&c->lock);
+	int rc = c->closed ? -EPIPE : send_flags(c, data, len, MSG_MORE);
+	if (!rc)
+		rc = send_part(c, file);
+	if (rc)
+		shutdown(c->source.fd, SHUT_RDWR);
+	pthread_mutex_unlock(&c->lock);
+	file->done(file->arg);
 	return rc;
 }
 
@@ -169,7 +226,7 @@ bool conn_flush(struct conn *c)
 {
 	ssize_t n = 1;
 	pthread_mutex_lock(&c->lock);
-	while (c->out_at < c->out_len && (n = send_some(c, c->out + c->out_at, c->out_len - c->out_at)) > 0) {
+	while (c->out_at < c->out_len && (n = send_some(c, c->out + c->out_at, c->out_len - c->out_at, 0)) > 0) {
 		c->out_at += (size_t)n;
 		count_queued(c, -n);
 	}
@@ -290,11 +347,15 @@ static int run_one(struct worker *w, struct conn *c, struct rpc_call *call, cons
 	w->rest = rest->data;
 	w->rest_len = rest->len;
 	worker_enter(w);
+	call->lone = !rest->len && !atomic_load_explicit(&c->queued, memory_order_relaxed);
 	long n = call_run(w->server, call, rec, len, w->out + at + 4, w->out_size - at - 4);
+	bool file = call->file.done;
 	if (n > 0)
-		put_be32(w->out + at, 0x80000000u | (uint32_t)n);
+		put_be32(w->out + at, 0x80000000u | (uint32_t)((size_t)n + (file ? padded(&call->file) : 0)));
 	if (!worker_leave(w)) { /* what was ready before is sent; this reply is ours */
-		if (n > 0)
+		if (file)
+			conn_send_file(c, w->out + at, (size_t)n + 4, &call->file);
+		else if (n > 0)
 			conn_send(c, w->out + at, (size_t)n + 4);
 		else if (n < 0)
 			shutdown(c->source.fd, SHUT_RDWR); /* the leader sees it */
@@ -303,6 +364,11 @@ static int run_one(struct worker *w, struct conn *c, struct rpc_call *call, cons
 	}
 	if (n > 0)
 		w->out_ready = at + 4 + (size_t)n;
+	if (file) {
+		size_t ready = w->out_ready;
+		w->out_ready = 0;
+		return conn_send_file(c, w->out, ready, &call->file) ? -1 : 1;
+	}
 	return n < 0 ? -1 : 1;
 }
 

@@ -126,7 +126,8 @@ void drc_finish(struct drc *drc, void *entry, const uint8_t *reply, long len); /
 struct conn *conn_new(struct shard *shard, int fd, const struct sockaddr_storage *peer);
 void conn_put(struct conn *c);
 void conn_close(struct conn *c); /* out of epoll and the shard's list */
-int conn_send(struct conn *c, const uint8_t *data, size_t len); /* or queues; where it fails, the connection is on its way to be closed */
+int conn_send(struct conn *c, const uint8_t *data, size_t len);
+int conn_send_file(struct conn *c, const uint8_t *data, size_t len, const struct rpc_file *file); /* data, then the file's part; calls file->done */ /* or queues; where it fails, the connection is on its way to be closed */
 int conn_send_record(struct conn *c, const uint8_t *reply, size_t len); /* with its mark */
 void conn_writable(struct worker *w, struct conn *c);
 bool conn_flush(struct conn *c); /* false: broken */

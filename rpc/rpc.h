@@ -14,6 +14,15 @@
 
 struct rpc_server;
 
+/* The end of a reply that stands in a file: sent from there, padded to a multiple of four, without a copy of ours. */
+struct rpc_file {
+	int fd;
+	off_t offset;
+	uint32_t len; /* bytes */
+	void (*done)(void *arg); /* NULL: there is none */
+	void *arg;
+};
+
 /* One call, as the handler sees it. Valid until the handler returns. */
 struct rpc_call {
 	uint32_t xid, prog, vers, proc;
@@ -23,6 +32,8 @@ struct rpc_call {
 	struct sockaddr_storage peer; /* IPv4-mapped addresses come as AF_INET */
 	bool udp;
 	void *user; /* rpc_program.user */
+	bool lone; /* over TCP, and neither do other calls wait behind it nor other replies before its own */
+	struct rpc_file file; /* for fast() to set, of a lone call: follows what it returns; done is called when it was sent */
 	struct conn *conn; /* rpc/'s own; NULL: UDP */
 };
 

@@ -52,6 +52,7 @@ void udp_serve(struct worker *w, int fd)
 		if (m.msg_flags & MSG_TRUNC || (w->server->config.allow && !w->server->config.allow(&call.peer)))
 			continue;
 		call.udp = true;
+		call.lone = false;
 		call.conn = NULL;
 		w->conn = NULL;
 		w->rest_len = 0;
