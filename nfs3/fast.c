@@ -71,7 +71,7 @@ bool decode_lookup(const uint8_t *p, size_t len, LOOKUP3args *a, char name[NAME_
 	if (!at_end(&in))
 		return false;
 	memcpy(name, bytes, n);
-	name[n] = 0;
+	name[memchr(bytes, 0, n) ? 0 : n] = 0; /* as wire.h has it: a name with a NUL inside is an empty one */
 	a->what.name = name;
 	return true;
 }

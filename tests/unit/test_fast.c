@@ -117,6 +117,22 @@ static void arguments_are_decoded_as_by_rpcgen(void **state)
 	}
 }
 
+static void a_name_with_a_nul_inside_is_an_empty_one(void **state)
+{
+	char text[] = "victimXx";
+	LOOKUP3args l = { { a_handle(), text } }, rpcgens = { { { { 0, NULL } }, NULL } };
+	(void)state;
+	uint32_t len = encoded((xdrproc_t)xdr_LOOKUP3args, &l);
+	theirs[len - 2] = 0;
+	assert_true(lookup_is(theirs, len));
+	XDR x;
+	xdrmem_create(&x, (char *)theirs, len, XDR_DECODE);
+	assert_true(xdr_LOOKUP3args(&x, &rpcgens));
+	assert_string_equal(lookup.what.name, rpcgens.what.name);
+	assert_string_equal(lookup.what.name, "");
+	xdr_free((xdrproc_t)xdr_LOOKUP3args, &rpcgens);
+}
+
 static void lengths_that_lie_are_refused(void **state)
 {
 	(void)state;
@@ -211,6 +227,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(arguments_are_decoded_as_by_rpcgen),
+		cmocka_unit_test(a_name_with_a_nul_inside_is_an_empty_one),
 		cmocka_unit_test(lengths_that_lie_are_refused),
 		cmocka_unit_test(results_are_encoded_as_by_rpcgen),
 	};
