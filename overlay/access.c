@@ -97,10 +97,13 @@ static int protection_load(struct overlay *ov, struct object *o)
 	char flags[32] = "";
 	if (o->protection)
 		return 0;
-	int rc = place_pin_parent(ov, o->upper ? o->upper : o->lower[0], &parent, &name);
+	struct place *p = o->upper ? o->upper : o->lower[0];
+	int rc = place_pin_parent(ov, p, &parent, &name);
 	if (rc)
 		return rc;
 	rc = statx_at(parent->fd, name, &st);
+	if (!p->layer->has_flags)
+		st.stx_attributes = 0;
 	if (!rc && st.stx_attributes & STATX_ATTR_IMMUTABLE)
 		strcat(flags, "i");
 	if (!rc && st.stx_attributes & STATX_ATTR_APPEND)

@@ -84,9 +84,10 @@ static int copy_attributes(struct overlay *ov, struct copying *c)
 	int rc = copy_xattrs(ov, c->dir->fd, c->name, ov->work_fd, c->temp);
 	/* Immutable and append-only files can't be worked with: as in Linux, the copy only says that it is one. */
 	char flags[3] = "";
-	if (c->st.stx_attributes & STATX_ATTR_APPEND)
+	bool flagged = c->o->lower[0]->layer->has_flags;
+	if (flagged && c->st.stx_attributes & STATX_ATTR_APPEND)
 		strcat(flags, "a");
-	if (c->st.stx_attributes & STATX_ATTR_IMMUTABLE)
+	if (flagged && c->st.stx_attributes & STATX_ATTR_IMMUTABLE)
 		strcat(flags, "i");
 	if (!rc && *flags)
 		rc = format_setxattr(ov, ov->work_fd, c->temp, "protattr", flags, strlen(flags));

@@ -6,11 +6,14 @@
  */
 #include "internal.h"
 
+#include <endian.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+enum { OVL_FB_HEAD = 21, OVL_FB_MAGIC = 0xfb };
 
 static int index_fd(struct overlay *ov)
 {
@@ -24,12 +27,55 @@ static void to_hex(const uint8_t *bytes, size_t len, char hex[321])
 	hex[2 * len] = 0;
 }
 
+/* Where no origin of overlayfs can be made (no handles, or a file system that does not tell its uuid) all names of the file are one object all
+ * the same: the entry has our id of it, in the form of a handle of a kind that no file system has. Linux takes it for that of a layer it does not know. */
+static void own_name(const struct layer *layer, uint64_t ino, uint64_t gen, char hex[321])
+{
+	enum { OWN_TYPE = 0xfe };
+	const uint64_t id[] = { htobe64(layer->number), htobe64(ino), htobe64(gen) };
+	uint8_t own[OVL_FB_HEAD + sizeof id] = { [1] = OVL_FB_MAGIC, [2] = sizeof own, [4] = OWN_TYPE };
+	memcpy(own + 5, layer->fs_id, sizeof layer->fs_id);
+	memcpy(own + OVL_FB_HEAD, id, sizeof id);
+	to_hex(own, sizeof own, hex);
+}
+
 int index_name(const struct layer *layer, int dirfd, const char *name, char hex[321])
 {
 	uint8_t origin[160];
 	size_t len = format_make_origin(layer, dirfd, name, origin);
-	to_hex(origin, len, hex);
-	return len ? 0 : -EOPNOTSUPP;
+	struct statx st;
+	uint64_t gen;
+	if (len) {
+		to_hex(origin, len, hex);
+		return 0;
+	}
+	int rc = statx_at(dirfd, name, &st);
+	if (!rc)
+		rc = inode_generation(layer, dirfd, name, &st, &gen);
+	if (!rc)
+		own_name(layer, st.stx_ino, gen, hex);
+	return rc;
+}
+
+/* The name of the entry that an upper file says to be a copy of: by its origin, else by its identity. -ENODATA: it says nothing. */
+static int name_by_copy(struct overlay *ov, int dirfd, const char *name, uint64_t ino, char hex[321])
+{
+	uint8_t origin[160];
+	struct overlay_id id;
+	ssize_t n = format_getxattr(ov, dirfd, name, "origin", origin, sizeof origin);
+	if (n > 0) {
+		to_hex(origin, (size_t)n, hex);
+		return 0;
+	}
+	if (n < 0 && n != -ENODATA && n != -ERANGE)
+		return (int)n;
+	int rc = format_get_identity(ov, dirfd, name, ino, &id);
+	for (size_t i = ov->has_upper; !rc && i < ov->nlayers; i++)
+		if (ov->layers[i].number == id.layer) {
+			own_name(&ov->layers[i], id.ino, id.gen, hex);
+			return 0;
+		}
+	return rc ? rc : -ENODATA;
 }
 
 int index_open(struct overlay *ov)
@@ -163,7 +209,6 @@ static int settle_by_name(struct overlay *ov, struct object *dir, const char *na
 /* Its place is the entry in the index then: that one stays whatever becomes of the name. */
 int index_find_upper(struct overlay *ov, struct object *dir, const char *name, struct found *f)
 {
-	uint8_t origin[160];
 	char hex[321];
 	struct fdent *parent;
 	const char *own;
@@ -173,11 +218,10 @@ int index_find_upper(struct overlay *ov, struct object *dir, const char *name, s
 	int rc = place_pin_parent(ov, f->upper, &parent, &own);
 	if (rc)
 		return rc;
-	ssize_t n = format_getxattr(ov, parent->fd, own, "origin", origin, sizeof origin);
+	rc = name_by_copy(ov, parent->fd, own, f->st.stx_ino, hex);
 	place_unpin(ov, parent);
-	if (n <= 0)
-		return n == -ENODATA || n == -ERANGE ? 0 : (int)n;
-	to_hex(origin, (size_t)n, hex);
+	if (rc)
+		return rc == -ENODATA ? 0 : rc;
 	rc = statx_at(index_fd(ov), hex, &st);
 	if (rc || st.stx_ino != f->st.stx_ino)
 		return rc == -ENOENT ? 0 : rc;

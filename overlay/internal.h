@@ -24,6 +24,7 @@ struct layer {
 	uint32_t dev_major, dev_minor;
 	bool has_handles; /* name_to_handle_at() gives steady handles here */
 	bool has_uuid;
+	bool has_flags; /* files can be immutable or append-only one by one; erofs calls all of its files immutable */
 	uint8_t uuid[16]; /* of the file system, for overlayfs's origin */
 	enum fs_kind fs_kind; /* with fs_id, what tells the file system from others (identity.h) */
 	uint8_t fs_id[16];

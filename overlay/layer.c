@@ -152,10 +152,12 @@ int layer_open(struct overlay *ov, struct layer *layer, const char *path, bool l
 	layer->dev_major = st.stx_dev_major;
 	layer->dev_minor = st.stx_dev_minor;
 	layer->has_handles = (unsigned long)fs.f_type != FUSE_MAGIC && !file_handle_of(fd, "", (struct file_handle *)space);
-	if (!ioctl(fd, FS_IOC_GETFSUUID, &uuid) && uuid.len == 16) {
+	if (!ioctl(fd, FS_IOC_GETFSUUID, &uuid) && uuid.len == 16 && !sodium_is_zero(uuid.uuid, 16)) {
 		memcpy(layer->uuid, uuid.uuid, 16);
 		layer->has_uuid = true;
 	}
+	int flags;
+	layer->has_flags = !ioctl(fd, FS_IOC_GETFLAGS, &flags);
 	identify_fs(layer, &fs, &st);
 	layer->path = strdup(path);
 	layer->root = place_new(layer, NULL, "");

@@ -191,7 +191,8 @@ static const char *const image_makers[][2] = {
 	{ "erofs without a uuid", "mkfs.erofs --quiet -U 00000000-0000-0000-0000-000000000000 a.img tree" },
 };
 
-/* Behind a load balancer: the same image at other paths, on other devices, the same key. */
+/* Images are kept to the end: mount takes a loop device that is still going away for that of a new image with the old one's inode number.
+ * Behind a load balancer: the same image at other paths, on other devices, the same key. */
 static void two_servers_of_one_image_give_the_same_handles(void **state)
 {
 	(void)state;
@@ -200,8 +201,8 @@ static void two_servers_of_one_image_give_the_same_handles(void **state)
 	for (size_t m = 0; m < 3; m++) {
 		char script[600];
 		struct fh fh[5];
-		snprintf(script, sizeof script, "rm -rf tree a.img; mkdir -p tree/dir spare here there deeper; echo content >tree/file; echo inner >tree/dir/inner; ln -s file tree/link;"
-						"mkfifo tree/fifo; ln tree/file tree/second; %s; cp a.img b.img; mount -o loop,ro a.img here; mount -o loop,ro a.img spare;"
+		snprintf(script, sizeof script, "mv a.img $(date +%%s%%N).old || true; rm -rf tree; mkdir -p tree/dir spare here there deeper; echo content >tree/file; echo inner >tree/dir/inner; ln -s file tree/link;"
+						"mkfifo tree/fifo; ln tree/file tree/second; %s; mv b.img $(date +%%s%%N).old || true; cp a.img b.img; mount -o loop,ro a.img here; mount -o loop,ro a.img spare;"
 						"mount -o loop,ro b.img there", image_makers[m][1]);
 		if (!mount_in(&stack, script)) {
 			printf("skipped: %s\n", image_makers[m][0]);
@@ -237,6 +238,57 @@ static void two_servers_of_one_image_give_the_same_handles(void **state)
 		printf("| %-22s two servers, other paths and devices, the same key: the same handles\n", image_makers[m][0]);
 		done++;
 	}
+	if (!done)
+		skip();
+}
+
+/* On file systems that tell no uuid, and on those that do: all names of a lower file are one object, before and after its copy-up (promise I3). */
+static void names_of_one_lower_file_stay_one_object_on_any_file_system(void **state)
+{
+	(void)state;
+	static const char *const mounts[][2] = {
+		{ "squashfs", "mksquashfs tree a.img -quiet -no-progress; mount -o loop,ro a.img lower1" },
+		{ "erofs", "mkfs.erofs --quiet a.img tree; mount -o loop,ro a.img lower1" },
+		{ "ramfs", "mount -t ramfs none lower1; cp -a tree/. lower1" },
+		{ "ext4", "cp -a tree/. lower1" },
+	};
+	int done = 0;
+	for (size_t m = 0; m < sizeof mounts / sizeof *mounts; m++)
+		for (int userxattr = 0; userxattr < 2; userxattr++) {
+			char script[400];
+			struct fh one, two, three;
+			fattr3 a;
+			snprintf(script, sizeof script, "mv a.img $(date +%%s%%N).old || true; rm -rf tree upper work lower1; mkdir -p tree/dir upper work lower1; echo linked >tree/one; ln tree/one tree/two;"
+							"ln tree/one tree/dir/three; %s", mounts[m][1]);
+			if (!mount_in(&stack, script)) {
+				unmount_all(&stack);
+				continue;
+			}
+			const char *args = userxattr ? "--no-root-squash --userxattr" : "--no-root-squash";
+			serve("--lower %s/lower1 --upper %s/upper --work %s/work", args);
+			one = handle_of(&client, "one");
+			two = handle_of(&client, "two");
+			assert_true(same_handle(&one, &two));
+			assert_nfs(client_write(&client, &one, 0, "LINKED", 6, FILE_SYNC, NULL), NFS3_OK);
+			for (int life = 0; life < 3; life++) {
+				assert_true(reads(&client, &one, "LINKED\n"));
+				assert_nfs(client_getattr(&client, &one, &a), NFS3_OK);
+				assert_int_equal(a.nlink, 3);
+				two = handle_of(&client, "two");
+				three = handle_of(&client, "dir/three");
+				assert_true(same_handle(&one, &two));
+				assert_true(same_handle(&one, &three));
+				assert_true(reads(&client, &three, "LINKED\n"));
+				stop();
+				if (life)
+					stack_sh(&stack, "rm -f work/overnfsd/map.mdb");
+				serve("--lower %s/lower1 --upper %s/upper --work %s/work", args);
+			}
+			stop();
+			unmount_all(&stack);
+			printf("| %-8s hard links of a lower file, %s: one object before and after copy-up\n", mounts[m][0], userxattr ? "user.overlay.*" : "trusted.overlay.*");
+			done++;
+		}
 	if (!done)
 		skip();
 }
@@ -278,6 +330,7 @@ int main(void)
 		TEST(a_layer_on_a_copied_disk_is_known_when_told),
 		TEST(an_upper_that_was_copied_gives_what_it_can_and_never_a_wrong_file),
 		TEST(two_servers_of_one_image_give_the_same_handles),
+		TEST(names_of_one_lower_file_stay_one_object_on_any_file_system),
 		TEST(another_key_or_export_refuses_the_handle),
 		TEST(a_second_server_on_one_upper_is_refused),
 	};
