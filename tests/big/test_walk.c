@@ -10,7 +10,7 @@ enum { IN_ONE = 500 };
 
 static void fill(const struct stack *s)
 {
-	char path[128], name[24];
+	char path[128], name[48];
 	for (long d = 0; d < files / IN_ONE; d++) {
 		snprintf(path, sizeof path, "%s/lower2/dir%ld", s->dir, d);
 		assert_int_equal(mkdir(path, 0755), 0);
