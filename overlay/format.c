@@ -54,6 +54,12 @@ int format_removexattr(struct overlay *ov, int dirfd, const char *name, const ch
 	return lremovexattr(proc_path(path, dirfd, name), full_name(ov, full, suffix)) && errno != ENODATA ? -errno : 0;
 }
 
+bool format_is_pure(struct overlay *ov, int dirfd)
+{
+	char path[300], full[64], v;
+	return lgetxattr(proc_path(path, dirfd, ""), full_name(ov, full, "impure"), &v, 1) < 0 && errno == ENODATA;
+}
+
 char format_opaque(struct overlay *ov, int dirfd, const char *name)
 {
 	char v;

@@ -89,6 +89,8 @@ ssize_t format_getxattr(struct overlay *ov, int dirfd, const char *name, const c
 int format_setxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, const void *buf, size_t size);
 int format_removexattr(struct overlay *ov, int dirfd, const char *name, const char *suffix);
 char format_opaque(struct overlay *ov, int dirfd, const char *name); /* 'y', 'x' or 0 */
+/* An upper directory that is not marked impure, though it could be: nothing in it was copied up, or came from elsewhere. */
+bool format_is_pure(struct overlay *ov, int dirfd);
 int format_redirect(struct overlay *ov, int dirfd, const char *name, char **redirect); /* malloc'ed, or NULL: none. -EIO: malformed */
 enum { MAX_DIGEST = 64 };
 struct metacopy { /* struct ovl_metacopy in fs/overlayfs/overlayfs.h */

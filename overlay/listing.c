@@ -16,7 +16,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { ONLY_ONE_LAYER = 1, WHITEOUT = 2, IS_DIR = 4 };
+/* OWN_INODE: what it is in its layer is what it is in the merged tree (but for directories, which merge): d_ino tells its id. */
+enum { OWN_INODE = 1, WHITEOUT = 2, IS_DIR = 4 };
 enum { FIRST_COOKIE = 3, GETDENTS_BUFFER = 1 << 17 }; /* cookies 1 and 2 are "." and ".." */
 enum { KEPT_BYTES = 64 << 20, WINDOWS = 8 }; /* a window is that part of the bytes of all that are kept */
 
@@ -230,7 +231,7 @@ static void merge_items(struct listing *l)
 		for (next = i + 1; next < l->count && l->items[next].hash == l->items[i].hash &&
 				   !strcmp(l->names + l->items[next].name, l->names + l->items[i].name);
 		     next++)
-			l->items[i].flags &= ~ONLY_ONE_LAYER;
+			l->items[i].flags &= ~OWN_INODE;
 		if (!(l->items[i].flags & WHITEOUT))
 			l->items[out++] = l->items[i];
 	}
@@ -257,6 +258,21 @@ static size_t kept_bytes(const struct overlay *ov)
 	return ov->config.listing_bytes ? ov->config.listing_bytes : KEPT_BYTES;
 }
 
+/* In a directory that is not marked impure, all that the upper holds was born there. The mark is looked for afterwards: it is made before the
+ * first entry that it tells of. */
+static int gather_upper(struct part *p, struct object *dir)
+{
+	struct fdent *fd;
+	int rc = read_layer(p->ov, dir, dir->upper, gather, p);
+	if (rc || !dir->upper->layer->has_handles || place_pin(p->ov, dir->upper, FD_PATH, &fd))
+		return rc;
+	if (format_is_pure(p->ov, fd->fd))
+		for (size_t i = 0; i < p->l->count; i++)
+			p->l->items[i].flags |= OWN_INODE;
+	place_unpin(p->ov, fd);
+	return 0;
+}
+
 static int listing_read(struct overlay *ov, struct object *dir, uint64_t from, struct listing **out)
 {
 	struct listing *l = calloc(1, sizeof *l);
@@ -266,10 +282,11 @@ static int listing_read(struct overlay *ov, struct object *dir, uint64_t from, s
 	*l = (struct listing){ .refs = 1, .from = from < FIRST_COOKIE ? 0 : from, .to = UINT64_MAX, .max = kept_bytes(ov) / WINDOWS };
 	struct part p = { .ov = ov, .l = l };
 	if (dir->upper)
-		rc = read_layer(ov, dir, dir->upper, gather, &p);
-	p.flags = ONLY_ONE_LAYER;
+		rc = gather_upper(&p, dir);
 	for (size_t i = 0; !rc && i < dir->nlower; i++) {
-		p.layer = (uint16_t)(dir->lower[i]->layer - ov->layers);
+		struct layer *layer = dir->lower[i]->layer;
+		p.layer = (uint16_t)(layer - ov->layers);
+		p.flags = layer->has_handles ? OWN_INODE : 0; /* elsewhere d_ino may be anything */
 		p.x = dir->lower_x[i];
 		rc = read_layer(ov, dir, dir->lower[i], gather, &p);
 	}
@@ -437,7 +454,7 @@ static int resolve(struct overlay *ov, struct object *dir, const char *name, con
 		   struct object **o)
 {
 	*o = NULL;
-	if (!plus && item->flags & ONLY_ONE_LAYER && !(item->flags & IS_DIR)) {
+	if (!plus && item->flags & OWN_INODE && !(item->flags & IS_DIR)) {
 		struct overlay_id id = { .layer = ov->layers[item->layer].number, .ino = item->ino };
 		*fileid = id_fileid(&id);
 		return 0;

@@ -10,7 +10,7 @@
 
 #include "../../overlay/internal.h" /* how much is kept is nobody else's business */
 
-enum { NAMES = 3000, SMALL = 300, LISTING_BYTES = 16384 }; /* a window of 2 KiB is some 60 names: SMALL's windows are all kept, NAMES's are not */
+enum { NAMES = 1500, SMALL = 300, LISTING_BYTES = 16384 }; /* a window of 2 KiB is some 60 names: SMALL's windows are all kept, NAMES's are not */
 
 struct stack {
 	char dir[64];
@@ -200,12 +200,65 @@ static void a_directory_is_empty_when_each_of_its_names_is_hidden(void **state)
 	overlay_put(s->ov, root);
 }
 
+static bool same_as_looked_up(void *arg, const struct overlay_entry *e, struct object *unused, const struct overlay_attr *attr)
+{
+	struct object **dir_and_ov = arg, *o;
+	struct overlay *ov = (void *)dir_and_ov[1];
+	struct overlay_attr a;
+	(void)unused;
+	(void)attr;
+	assert_int_equal(overlay_lookup(ov, &root_cred, dir_and_ov[0], e->name, &o, &a), 0);
+	if (a.fileid != e->fileid)
+		fail_msg("%s is listed with another file id than it has", e->name);
+	overlay_put(ov, o);
+	return true;
+}
+
+static void file_ids_are_right(struct stack *s, struct object *dir)
+{
+	bool eof;
+	void *arg[] = { dir, s->ov };
+	assert_int_equal(overlay_readdir(s->ov, &root_cred, dir, 0, false, same_as_looked_up, arg, &eof), 0);
+}
+
+static void file_ids_in_a_listing_are_those_of_lookups(void **state)
+{
+	struct stack *s = *state;
+	struct object *root = overlay_root(s->ov), *born, *o;
+	struct overlay_attr a;
+	struct overlay_wcc wcc, wcc2;
+	struct overlay_setattr set = { .set_mode = true, .mode = 0600 };
+	assert_int_equal(overlay_mkdir(s->ov, &root_cred, root, "born", NULL, &born, &a, &wcc), 0);
+	assert_int_equal(overlay_create(s->ov, &root_cred, born, "file", CREATE_GUARDED, NULL, NULL, &o, &a, &wcc), 0);
+	overlay_put(s->ov, o);
+	assert_int_equal(overlay_symlink(s->ov, &root_cred, born, "link", "to", NULL, &o, &a, &wcc), 0);
+	overlay_put(s->ov, o);
+	file_ids_are_right(s, born); /* all born there */
+	assert_int_equal(overlay_lookup(s->ov, &root_cred, s->big, "n2", &o, NULL), 0);
+	assert_int_equal(overlay_link(s->ov, &root_cred, o, born, "linked", &a, &wcc), 0); /* a lower's, copied up */
+	overlay_put(s->ov, o);
+	file_ids_are_right(s, born);
+	file_ids_are_right(s, s->big);
+	assert_int_equal(overlay_mkdir(s->ov, &root_cred, root, "other", NULL, &o, &a, &wcc), 0);
+	assert_int_equal(overlay_rename(s->ov, &root_cred, s->big, "n4", o, "moved", &wcc, &wcc2), 0);
+	file_ids_are_right(s, o);
+	overlay_put(s->ov, o);
+	assert_int_equal(overlay_lookup(s->ov, &root_cred, s->big, "n6", &o, NULL), 0);
+	assert_int_equal(overlay_setattr(s->ov, &root_cred, o, &set, NULL, &wcc), 0);
+	overlay_put(s->ov, o);
+	file_ids_are_right(s, s->big);
+	file_ids_are_right(s, root);
+	overlay_put(s->ov, born);
+	overlay_put(s->ov, root);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(every_name_of_a_merged_directory_shows_once_through_many_windows, setup, teardown),
 		cmocka_unit_test_setup_teardown(names_that_stay_show_once_while_others_come_and_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_scan_sees_all_that_was_there_when_it_began_whatever_another_scan_left_in_memory, setup_small, teardown),
+		cmocka_unit_test_setup_teardown(file_ids_in_a_listing_are_those_of_lookups, setup_small, teardown),
 		cmocka_unit_test_setup_teardown(a_directory_is_empty_when_each_of_its_names_is_hidden, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
