@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <limits.h>
 #include <signal.h>
 #include <sodium.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { NFS_PROGRAM = 100003, MOUNT_PROGRAM = 100005, ANONYMOUS = 65534 };
@@ -67,6 +69,17 @@ static void raise_limits(void)
 		return;
 	rl.rlim_cur = rl.rlim_max < 1 << 20 ? rl.rlim_max : 1 << 20;
 	setrlimit(RLIMIT_NOFILE, &rl);
+}
+
+/* Root may go over quotas; what clients write must not, so that right is given up (as Linux nfsd does). */
+static void keep_quotas(void)
+{
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct data[2];
+	if (syscall(SYS_capget, &header, data))
+		return;
+	data[0].effective &= ~(1u << CAP_SYS_RESOURCE);
+	syscall(SYS_capset, &header, data);
 }
 
 static int open_export(void)
@@ -271,6 +284,7 @@ static int start(void)
 	int rc;
 	umask(0);
 	raise_limits();
+	keep_quotas();
 	if (make_server() || open_pid_file() || open_export())
 		return 1;
 	register_all();

@@ -354,6 +354,22 @@ static struct fdent *cache(struct overlay *ov, struct place *place, enum fd_kind
 	return e;
 }
 
+/* The process has no descriptor left: those that nobody uses right now are worth less. False: there were none. */
+static bool give_back(struct overlay *ov)
+{
+	int fd[16], n = 0;
+	pthread_mutex_lock(&ov->fds.lock);
+	for (struct fdent *e = ov->fds.lru.prev, *next; e != &ov->fds.lru && n < 16; e = next) {
+		next = e->prev;
+		if (!e->pins)
+			fd[n++] = drop_locked(&ov->fds, e);
+	}
+	pthread_mutex_unlock(&ov->fds.lock);
+	for (int i = 0; i < n; i++)
+		close(fd[i]);
+	return n;
+}
+
 /* Opens the place below its parent's descriptor. */
 static int open_place(struct overlay *ov, struct place *place, enum fd_kind kind, const struct fdent *parent, struct fdent **ent)
 {
@@ -362,6 +378,8 @@ static int open_place(struct overlay *ov, struct place *place, enum fd_kind kind
 	int noatime = kind == FD_READ && place->layer != ov->layers ? O_NOATIME : 0;
 	int fd = open_beneath(parent->fd, place->name, flags[kind] | noatime);
 	if (fd == -EPERM && noatime)
+		fd = open_beneath(parent->fd, place->name, flags[kind]);
+	if ((fd == -EMFILE || fd == -ENFILE) && give_back(ov))
 		fd = open_beneath(parent->fd, place->name, flags[kind]);
 	if (fd < 0)
 		return fd;

@@ -202,8 +202,8 @@ static size_t default_fds(void)
 {
 	struct rlimit rl = { 1024, 1024 };
 	getrlimit(RLIMIT_NOFILE, &rl);
-	size_t half = rl.rlim_cur / 2;
-	return half < 65536 ? half : 65536;
+	size_t part = rl.rlim_cur < 512 ? rl.rlim_cur / 8 : rl.rlim_cur / 2; /* layers, map, listeners and the calls at hand need some, too */
+	return part < 65536 ? part : 65536;
 }
 
 /* A cache: where the disk has no room for it, the server starts all the same. */

@@ -316,14 +316,226 @@ static void a_change_whose_system_calls_fail_is_done_or_not_done(void **state)
 		faults += r.faults;
 	}
 	stack_remove(&stack);
-	assert_true(faults);
+	assert_true(faults || only);
 	assert_int_equal(failures, 0);
+}
+
+/* ---- reading ---- */
+struct reading {
+	const char *name, *path;
+	/* What is wrong with what it says, or NULL. Of a status other than the wanted one, *st is it. */
+	const char *(*run)(const struct fh *fh, nfsstat3 *st);
+	nfsstat3 wanted;
+	unsigned entries;
+};
+static const struct reading *reading; /* the one at hand */
+
+static const char *just_look(const struct fh *fh, nfsstat3 *st)
+{
+	(void)fh, (void)st;
+	return NULL;
+}
+
+static const char *get_attributes(const struct fh *fh, nfsstat3 *st)
+{
+	fattr3 a;
+	*st = client_getattr(&client, fh, &a);
+	return !*st && (a.type != NF3REG || a.nlink != 3 || a.size != 23) ? "wrong attributes" : NULL;
+}
+
+static const char *read_file(const struct fh *fh, nfsstat3 *st)
+{
+	char buf[100];
+	uint32_t got = 0;
+	bool eof = false;
+	*st = client_read(&client, fh, 0, sizeof buf, buf, &got, &eof);
+	return !*st && (got != 10 || !eof || memcmp(buf, "from below", 10) != 0) ? "wrong bytes" : NULL;
+}
+
+static const char *read_target(const struct fh *fh, nfsstat3 *st)
+{
+	char target[100] = "";
+	*st = client_readlink(&client, fh, target, sizeof target);
+	return !*st && strcmp(target, "lfile") != 0 ? "wrong target" : NULL;
+}
+
+static const char *list(const struct fh *fh, nfsstat3 *st)
+{
+	long n = client_list(&client, fh, 4096, NULL, NULL);
+	*st = n < 0 ? (nfsstat3)-n : NFS3_OK;
+	return n >= 0 && n != reading->entries ? "wrong number of entries" : NULL;
+}
+
+static const char *list_plus(const struct fh *fh, nfsstat3 *st)
+{
+	long n = client_listplus(&client, fh, 4096, NULL, NULL);
+	*st = n < 0 ? (nfsstat3)-n : NFS3_OK;
+	return n >= 0 && n != reading->entries ? "wrong number of entries" : NULL;
+}
+
+static const struct reading readings[] = {
+	{ "lookup: in a deep lower directory", "ldir/deep/er/file", just_look, NFS3_OK, 0 },
+	{ "lookup: in a merged directory", "mdir/between", just_look, NFS3_OK, 0 },
+	{ "lookup: of a whiteout", "gone", just_look, NFS3ERR_NOENT, 0 },
+	{ "lookup: of a merged whiteout", "emptied/x", just_look, NFS3ERR_NOENT, 0 },
+	{ "getattr: of a lower file of three names", "hard1", get_attributes, NFS3_OK, 0 },
+	{ "read: a lower file", "lfile", read_file, NFS3_OK, 0 },
+	{ "readlink", "llink", read_target, NFS3_OK, 0 },
+	{ "readdir: a merged directory", "mdir", list, NFS3_OK, 5 },
+	{ "readdir: an emptied directory", "emptied", list, NFS3_OK, 2 },
+	{ "readdirplus: a merged directory", "mdir", list_plus, NFS3_OK, 5 },
+	{ "readdirplus: an emptied directory", "emptied", list_plus, NFS3_OK, 2 },
+};
+
+/* From the root, so that nothing of the scene is known to the server yet. */
+static const char *run_reading(const char *prefix, unsigned scene_number, const struct trace_plan *plan, nfsstat3 *st, struct trace_log *log)
+{
+	char path[256];
+	struct fh fh;
+	snprintf(path, sizeof path, "%s%u/%s", prefix, scene_number, reading->path);
+	trace_begin(stack.pid, plan);
+	*st = client_path(&client, path, &fh, NULL);
+	const char *wrong = *st ? NULL : reading->run(&fh, st);
+	trace_last();
+	client_call(&client, 100003, 3, 0, NULL, NULL, NULL, NULL);
+	trace_end(log);
+	return wrong;
+}
+
+static void reading_fault(struct row *r, const char *prefix, const struct trace_log *recorded, unsigned at, int err, unsigned scene_number,
+			  const struct tree *model)
+{
+	const struct trace_call *c = &recorded->calls[at - 1];
+	struct trace_plan plan = { .action = err == SHORT ? TRACE_SHORT : TRACE_FAIL, .err = err, .of_kind = true, .nr = c->nr, .until_told = true };
+	const char *call = trace_name(c);
+	struct trace_log log;
+	struct scene scene;
+	struct tree now;
+	char why[512];
+	nfsstat3 st;
+	for (unsigned i = 0; i < at; i++)
+		plan.at += recorded->calls[i].nr == c->nr;
+	const char *wrong = run_reading(prefix, scene_number, &plan, &st, &log);
+	if (!survived(r, &log, at, call, err))
+		goto out;
+	r->faults += log.hit;
+	r->refused += log.hit && st != reading->wanted;
+	r->done += log.hit && st == reading->wanted;
+	snprintf(why, sizeof why, "%d", st);
+	if (st != reading->wanted && (!st || !status_fits(st, err)))
+		complain(r, at, call, err, "status", why);
+	if (wrong)
+		complain(r, at, call, err, "answer", wrong);
+	scene_find(&scene, &client, prefix, scene_number);
+	tree_read(&now, &client, &scene.top);
+	if (!tree_looks_same(model, &now, true, why, sizeof why))
+		complain(r, at, call, err, "afterwards", why);
+	tree_free(&now);
+out:
+	trace_log_free(&log);
+}
+
+static void run_readings(struct row *r, unsigned every, bool all)
+{
+	struct trace_log log, cold;
+	struct tree model;
+	struct scene scene;
+	char prefix[32];
+	int errors[MAX_ERRORS];
+	unsigned n = 0;
+	nfsstat3 st;
+	scenes_make(&stack, "model", 2);
+	start();
+	for (unsigned i = 0; i < 2; i++) {
+		const char *wrong = run_reading("model", i, &(struct trace_plan){ .until_told = true }, &st, i ? &log : &cold);
+		if (wrong || st != reading->wanted)
+			fail_msg("%s: status %d, %s", r->name, st, wrong ? wrong : "");
+	}
+	trace_log_free(&cold);
+	scene_find(&scene, &client, "model", 0);
+	tree_read(&model, &client, &scene.top);
+	client_close(&client);
+	server_stop(&stack);
+	r->calls = (unsigned)log.n;
+	for (unsigned at = 1 + r->index % every; at <= log.n; at += every)
+		n += choose(&log.calls[at - 1], at, r, all, errors);
+	snprintf(prefix, sizeof prefix, "r%u.", r->index);
+	scenes_make(&stack, prefix, n + 1);
+	start();
+	trace_log_free(&cold);
+	run_reading(prefix, n, &(struct trace_plan){ .until_told = true }, &st, &cold);
+	trace_log_free(&cold);
+	n = 0;
+	for (unsigned at = 1 + r->index % every; at <= log.n; at += every)
+		for (unsigned i = 0, m = choose(&log.calls[at - 1], at, r, all, errors); i < m; i++)
+			reading_fault(r, prefix, &log, at, errors[i], n++, &model);
+	client_close(&client);
+	server_stop(&stack);
+	scenes_remove(&stack, prefix, n + 1);
+	scenes_remove(&stack, "model", 2);
+	trace_log_free(&log);
+	tree_free(&model);
+}
+
+static void a_read_whose_system_calls_fail_says_so_and_harms_nothing(void **state)
+{
+	const char *only = getenv("KIND"), *often = getenv("EVERY"), *all = getenv("ERRORS");
+	unsigned every = often ? (unsigned)atoi(often) : EVERY, faults = 0;
+	(void)state;
+	if (trace_unavailable())
+		skip();
+	failures = 0;
+	stack_make(&stack, scene_base(), NULL);
+	printf("| read | system calls | faults | refused | done all the same |\n|---|---|---|---|---|\n");
+	for (unsigned i = 0; i < sizeof readings / sizeof *readings; i++) {
+		struct row r = { .name = readings[i].name, .index = i };
+		if (only && !strstr(r.name, only))
+			continue;
+		reading = &readings[i];
+		run_readings(&r, every ? every : 1, all != NULL);
+		printf("| %s | %u | %u | %u | %u |\n", r.name, r.calls, r.faults, r.refused, r.done);
+		fflush(stdout);
+		faults += r.faults;
+	}
+	stack_remove(&stack);
+	assert_true(faults || only);
+	assert_int_equal(failures, 0);
+}
+
+/* RFC 1813 3.3.7: clients must learn that bytes which were not committed may be lost. */
+static void the_write_verifier_changes_after_a_failed_writeback(void **state)
+{
+	struct fh fh;
+	uint64_t first, second, third, fourth;
+	struct trace_log log;
+	(void)state;
+	if (trace_unavailable())
+		skip();
+	stack_make(&stack, scene_base(), "echo old >lower1/file");
+	start();
+	assert_nfs(client_lookup(&client, &client.root, "file", &fh, NULL), NFS3_OK);
+	assert_nfs(client_write(&client, &fh, 0, "new", 3, UNSTABLE, &first), NFS3_OK);
+	assert_nfs(client_commit(&client, &fh, &second), NFS3_OK);
+	assert_true(first == second);
+	trace_begin(stack.pid, &(struct trace_plan){ .action = TRACE_FAIL, .err = EIO, .of_kind = true, .nr = SYS_fsync, .at = 1 });
+	assert_nfs(client_commit(&client, &fh, NULL), NFS3ERR_IO);
+	trace_end(&log);
+	assert_true(log.hit);
+	trace_log_free(&log);
+	assert_nfs(client_write(&client, &fh, 0, "NEW", 3, UNSTABLE, &third), NFS3_OK);
+	assert_true(third != first);
+	assert_nfs(client_commit(&client, &fh, &fourth), NFS3_OK);
+	assert_true(fourth == third);
+	client_close(&client);
+	stack_remove(&stack);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_change_whose_system_calls_fail_is_done_or_not_done),
+		cmocka_unit_test(a_read_whose_system_calls_fail_says_so_and_harms_nothing),
+		cmocka_unit_test(the_write_verifier_changes_after_a_failed_writeback),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

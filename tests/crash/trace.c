@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@ enum { MAX_THREADS = 256 };
 struct thread {
 	pid_t tid;
 	bool counted; /* its calls are */
+	bool last; /* it answers the call that ends the watch */
 	bool closing; /* it shut its connection down: there will be no reply */
 	bool acted; /* the call at hand was replaced or shortened */
 	bool same; /* nothing on disk changed since the last call that plan.changed counts */
@@ -35,7 +37,9 @@ static struct {
 	pid_t pid;
 	struct thread threads[MAX_THREADS];
 	size_t nthreads;
-	unsigned replies, counted;
+	bool over; /* the reply was sent that the watch ends with */
+	atomic_bool last;
+	unsigned counted;
 	pthread_t tracer;
 	sem_t ready;
 } t;
@@ -363,7 +367,7 @@ static bool at_entry(struct thread *th, const struct __ptrace_syscall_info *info
 		th->counted = is_map_write(info);
 	if (nr == SYS_epoll_wait || nr == SYS_epoll_pwait || (t.plan.map_writer && nr == SYS_futex)) {
 		if (th->counted && (th->closing || t.plan.map_writer))
-			t.replies++;
+			t.over = true;
 		th->counted = th->closing = false;
 	}
 	if (nr == SYS_shutdown)
@@ -398,10 +402,12 @@ static void at_exit(struct thread *th, const struct __ptrace_syscall_info *info,
 	th->call = SIZE_MAX;
 	if (t.plan.map_writer)
 		return;
-	if (nr == SYS_recvfrom && result > 0)
-		th->counted = true;
-	if (nr == SYS_sendto && th->counted && result > 0) {
-		t.replies++;
+	if (nr == SYS_recvfrom && result > 0) {
+		th->last = t.plan.until_told && atomic_load(&t.last);
+		th->counted = !th->last;
+	}
+	if (nr == SYS_sendto && result > 0) {
+		t.over |= t.plan.until_told ? th->last : th->counted;
 		th->counted = false;
 	}
 }
@@ -457,7 +463,7 @@ static bool at_stop(struct thread *th, uint64_t *entered)
 	} else if (info.op == PTRACE_SYSCALL_INFO_EXIT) {
 		at_exit(th, &info, *entered);
 	}
-	if (t.replies < (t.plan.replies ? t.plan.replies : 1))
+	if (!t.over)
 		return false;
 	let_go(th->tid);
 	return true;
@@ -508,6 +514,11 @@ void trace_begin(pid_t pid, const struct trace_plan *plan)
 		broken("thread");
 	while (sem_wait(&t.ready))
 		;
+}
+
+void trace_last(void)
+{
+	atomic_store(&t.last, true);
 }
 
 void trace_end(struct trace_log *log)

@@ -23,7 +23,7 @@ struct trace_plan {
 	bool of_kind; /* at counts calls of the kind nr alone: others, like a lock's that is not free, may come between */
 	uint64_t nr;
 	int err; /* of TRACE_FAIL: the errno; the call is not made */
-	unsigned replies; /* the watch ends when so many replies were sent; 0: 1 */
+	bool until_told; /* the watch ends with the reply to the first call after trace_last, and counts nothing of it; else with the first reply */
 	bool map_writer; /* count the handle map's writer instead of the workers, from its first write to its sleep */
 	bool paths; /* note the paths of descriptors, and names */
 };
@@ -45,7 +45,8 @@ struct trace_log {
 const char *trace_unavailable(void);
 /* Attaches to all threads of the child pid and returns when they run traced. The caller must not wait for children until trace_end. */
 void trace_begin(pid_t pid, const struct trace_plan *plan);
-/* Waits until the plan's replies were sent or the server is dead, and lets go. The log is valid until trace_log_free. */
+void trace_last(void); /* of a plan with until_told: any call must follow */
+/* Waits until the watch ends or the server is dead, and lets go. The log is valid until trace_log_free. */
 void trace_end(struct trace_log *log);
 void trace_log_free(struct trace_log *log);
 const char *trace_name(const struct trace_call *call); /* like "renameat2" */
