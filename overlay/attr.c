@@ -95,8 +95,10 @@ void attr_forget(struct object *o)
 void attr_keep(struct overlay *ov, struct object *o, const struct statx *st)
 {
 	pthread_mutex_lock(&o->lock);
-	o->attr_valid = !attr_fill(ov, o, st, &o->attr);
-	o->attr_stamp = now_ns();
+	if (!atomic_load(&o->changes)) { /* others may have found and changed it already; attr_forget counts first */
+		o->attr_valid = !attr_fill(ov, o, st, &o->attr);
+		o->attr_stamp = now_ns();
+	}
 	pthread_mutex_unlock(&o->lock);
 }
 

@@ -310,7 +310,8 @@ int state_key(struct overlay *ov); /* and the fsid, which is made of it */
 /* ---- merge.c ---- */
 struct layer *first_lower(struct overlay *ov);
 /* What the layers have under the name: all of f but the id, name_below and what the index knows. */
-int merge_layers(struct overlay *ov, struct object *dir, const char *name, struct found *f);
+/* topmost: lowers above this one are known not to have the name; or NULL */
+int merge_layers(struct overlay *ov, struct object *dir, const char *name, const struct layer *topmost, struct found *f);
 int merge_roots(struct overlay *ov, struct found *f);
 /* Would the name show from below if the upper had nothing under it? */
 int merge_shows_below(struct overlay *ov, struct object *dir, const char *name, bool *shows);
@@ -353,12 +354,13 @@ int name_state(struct overlay *ov, struct object *dir, const char *name, struct 
 bool only_upper(const struct object *dir);
 int merge_root(struct overlay *ov, struct object **root);
 int lookup_locked(struct overlay *ov, struct object *dir, const char *name, struct object **o);
+int lookup_listed(struct overlay *ov, struct object *dir, const char *name, const struct layer *topmost, struct object **o); /* as merge_layers has it */
 int check_name(struct overlay *ov, struct object *dir, const char *name);
 
 /* ---- attr.c ---- */
 int attr_get(struct overlay *ov, struct object *o, struct overlay_attr *attr); /* rename_lock shared */
 void attr_forget(struct object *o); /* after a change */
-void attr_keep(struct overlay *ov, struct object *o, const struct statx *st); /* of an object that nobody else has yet */
+void attr_keep(struct overlay *ov, struct object *o, const struct statx *st); /* of an object that is new in the table, as it was found */
 uint64_t id_fileid(const struct overlay_id *id);
 void wcc_before(struct overlay *ov, struct object *o, struct overlay_wcc *wcc);
 void wcc_after(struct overlay *ov, struct object *o, struct overlay_wcc *wcc);

@@ -461,7 +461,7 @@ static int resolve(struct overlay *ov, struct object *dir, const char *name, con
 	}
 	if (!(*o = table_find_name(ov, dir, name))) {
 		pthread_mutex_lock(&dir->dir_lock);
-		int rc = lookup_locked(ov, dir, name, o);
+		int rc = lookup_listed(ov, dir, name, &ov->layers[item->layer], o);
 		pthread_mutex_unlock(&dir->dir_lock);
 		if (rc == -ENOENT)
 			return rc;

@@ -100,9 +100,9 @@ out:
 	return rc;
 }
 
-static int merge(struct overlay *ov, struct object *dir, const char *name, struct found *f)
+static int merge(struct overlay *ov, struct object *dir, const char *name, const struct layer *topmost, struct found *f)
 {
-	int rc = merge_layers(ov, dir, name, f);
+	int rc = merge_layers(ov, dir, name, topmost, f);
 	if (!rc)
 		rc = find_identity(ov, dir, name, f);
 	if (!rc && !S_ISDIR(f->st.stx_mode) && f->st.stx_nlink > 1)
@@ -112,7 +112,7 @@ static int merge(struct overlay *ov, struct object *dir, const char *name, struc
 
 int merge_name(struct overlay *ov, struct object *dir, const char *name, struct found *f)
 {
-	int rc = merge(ov, dir, name, f);
+	int rc = merge(ov, dir, name, NULL, f);
 	if ((rc && rc != -ENOENT) || !dir->upper)
 		return rc;
 	if (!f->name_in_upper && !f->upper_whiteout)
@@ -178,18 +178,26 @@ int check_name(struct overlay *ov, struct object *dir, const char *name)
 	return 0;
 }
 
-int lookup_locked(struct overlay *ov, struct object *dir, const char *name, struct object **o)
+int lookup_listed(struct overlay *ov, struct object *dir, const char *name, const struct layer *topmost, struct object **o)
 {
 	struct found f;
 	if ((*o = table_find_name(ov, dir, name)))
 		return 0;
-	int rc = merge_name(ov, dir, name, &f);
+	int rc = merge(ov, dir, name, topmost, &f);
+	bool plain = !rc && !f.metacopy && !f.indexed && (f.upper || f.nlower);
 	if (!rc)
 		rc = object_from(ov, &f, dir, name, o);
+	if (!rc && plain && !f.upper && !f.nlower) /* it took over the places, so it is new */
+		attr_keep(ov, *o, &f.st);
 	if (!rc)
 		map_put_place(ov->map, &(*o)->id, &dir->id, name);
 	found_free(ov, &f);
 	return rc;
+}
+
+int lookup_locked(struct overlay *ov, struct object *dir, const char *name, struct object **o)
+{
+	return lookup_listed(ov, dir, name, NULL, o);
 }
 
 int overlay_lookup(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, const char *name,

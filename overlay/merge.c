@@ -13,6 +13,7 @@ struct merging {
 	struct overlay *ov;
 	struct found *found;
 	char *path; /* owned: a bare name, looked up in the directory's own places, or "/a/b", from each layer's root */
+	const struct layer *topmost; /* no lower above it has the name; NULL: not known */
 	bool have; /* something was found */
 	bool stop; /* what is further down does not count */
 	bool is_dir;
@@ -211,6 +212,8 @@ static int look_below(struct merging *s, struct object *dir)
 	struct layer *next = first_lower(s->ov), *end = s->ov->layers + s->ov->nlayers;
 	int rc = 0;
 	for (size_t i = 0; !rc && i < dir->nlower && !s->stop && *s->path != '/'; i++) {
+		if (s->topmost && dir->lower[i]->layer < s->topmost)
+			continue;
 		rc = look(s, dir->lower[i]->layer, dir->lower[i]);
 		next = dir->lower[i]->layer + 1;
 	}
@@ -267,9 +270,9 @@ static int conclude(struct merging *s)
 	return rc;
 }
 
-int merge_layers(struct overlay *ov, struct object *dir, const char *name, struct found *f)
+int merge_layers(struct overlay *ov, struct object *dir, const char *name, const struct layer *topmost, struct found *f)
 {
-	struct merging s = { .ov = ov, .found = f, .path = strdup(name) };
+	struct merging s = { .ov = ov, .topmost = topmost, .found = f, .path = strdup(name) };
 	int rc = s.path ? 0 : -ENOMEM;
 	memset(f, 0, sizeof *f);
 	if (!rc && dir->upper)
