@@ -20,9 +20,9 @@
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { EVERY = 61 };
+enum { EVERY = 17, KINDS = 5 }; /* of the kinds, every fifth; and the sanitizers' own allocators end the process when memory fails */
 #else
-enum { EVERY = 4 };
+enum { EVERY = 4, KINDS = 1 };
 #endif
 enum { DESCRIPTORS = 160, SHORT = -1, MAX_ERRORS = 8 };
 
@@ -71,7 +71,10 @@ static size_t errors_of(const struct trace_call *c, int errors[MAX_ERRORS])
 	case SYS_mprotect:
 	case SYS_mremap:
 	case SYS_clone:
-	case SYS_clone3: from = memory, n = 1; break;
+	case SYS_clone3:
+		from = memory;
+		n = KINDS == 1;
+		break;
 	case SYS_openat2: from = opening; break;
 	case SYS_openat: from = trace_changes(c) ? making : opening, n = trace_changes(c) ? 6 : 4; break;
 	case SYS_pread64:
@@ -308,7 +311,7 @@ static void a_change_whose_system_calls_fail_is_done_or_not_done(void **state)
 	printf("| change | system calls | faults | refused | done all the same |\n|---|---|---|---|---|\n");
 	for (size_t i = 0; i < nkinds; i++) {
 		struct row r = { .name = kinds[i].name, .index = (unsigned)i };
-		if (kind_steps(&kinds[i]) > 1 || (only && !strstr(kinds[i].name, only)))
+		if (kind_steps(&kinds[i]) > 1 || (only ? !strstr(kinds[i].name, only) : i % KINDS))
 			continue;
 		run_kind(&r, &kinds[i], every ? every : 1, all != NULL);
 		printf("| %s | %u | %u | %u | %u |\n", r.name, r.calls, r.faults, r.refused, r.done);
@@ -489,7 +492,7 @@ static void a_read_whose_system_calls_fail_says_so_and_harms_nothing(void **stat
 	printf("| read | system calls | faults | refused | done all the same |\n|---|---|---|---|---|\n");
 	for (unsigned i = 0; i < sizeof readings / sizeof *readings; i++) {
 		struct row r = { .name = readings[i].name, .index = i };
-		if (only && !strstr(r.name, only))
+		if (only ? !strstr(r.name, only) : i % KINDS)
 			continue;
 		reading = &readings[i];
 		run_readings(&r, every ? every : 1, all != NULL);

@@ -21,9 +21,9 @@
 #include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { EVERY = 41 }; /* a start of the server takes long there */
+enum { EVERY = 17, KINDS = 5 }; /* a start of the server takes long there: every fifth kind */
 #else
-enum { EVERY = 3 };
+enum { EVERY = 3, KINDS = 1 };
 #endif
 
 enum { SPARE = 12 };
@@ -313,7 +313,7 @@ static void a_kill_at_any_system_call_leaves_the_tree_as_before_or_as_after(void
 	all_calls = getenv("ALL");
 	for (size_t i = 0; i < nkinds; i++) {
 		struct row r = { .kind = &kinds[i], .index = (unsigned)i };
-		if (only && !strstr(kinds[i].name, only))
+		if (only ? !strstr(kinds[i].name, only) : i % KINDS)
 			continue;
 		run_kind(&r, every ? every : 1);
 		printf("| %s | %u | %u | %u | %u | %u |\n", r.kind->name, r.calls, r.kills, r.before, r.after, r.neither);
