@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ALONE = 2, TRY_AGAIN = 16 };
+enum { ALONE = 2, TRY_AGAIN = 16, SHORT_NS = 30000 };
 
 struct waiter {
 	struct waiter *next;
@@ -145,7 +145,9 @@ static bool is_on_upper(struct overlay *ov, int fd)
 int sync_fd(struct overlay *ov, int fd, bool data_only)
 {
 	struct syncs *s = &ov->syncs;
-	will_block(ov);
+	uint64_t usual = atomic_load(&s->one_ns);
+	if (!usual || usual > SHORT_NS) /* memory, or a disk as fast: nobody need take over */
+		will_block(ov);
 	pthread_mutex_lock(&s->lock);
 	if (s->running >= ALONE && is_on_upper(ov, fd))
 		return wait_for_flush(ov, fd, data_only);

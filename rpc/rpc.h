@@ -87,7 +87,8 @@ int rpc_server_register(struct rpc_server *server, uint32_t prog, uint32_t vers,
 int rpc_server_start(struct rpc_server *server); /* starts the workers and returns */
 /* Finishes calls in flight, sends their replies (a client that takes none has a few seconds), joins the workers, frees. */
 void rpc_server_stop(struct rpc_server *server);
-/* Called by a handler's thread before it waits for a disk: another worker takes over its connections. Cheap when called again in one call; no-op on other threads. */
+/* Called by a handler's thread before it waits for a disk: another worker takes over its connections. Cheap when called again in one call; no-op on other threads,
+ * and where the call is all that the only connection brought. */
 void rpc_blocking(void);
 
 #endif

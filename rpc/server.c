@@ -353,8 +353,9 @@ static bool steal(struct worker *w, unsigned long v)
 
 void rpc_blocking(void)
 {
-	if (self)
-		steal(self, atomic_load(&self->state));
+	if (!self || (self->conn && !self->rest_len && atomic_load(&self->server->nconns) == 1))
+		return; /* nothing waits for this worker; the watchdog looks whether that stays so */
+	steal(self, atomic_load(&self->state));
 }
 
 static bool leads(struct worker *w)
