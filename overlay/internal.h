@@ -2,7 +2,8 @@
  * internal.h: what the engine's files share. overlay/README.md has the picture.
  *
  * Lock order: object->copy_lock (parent before child) > ov->rename_lock > object->dir_lock (parent before child) >
- * object->lock > table.lock, fds.lock, the map's own. Each lock says below what it guards.
+ * object->lock > table.lock, fds.lock, the map's own. Each lock says below what it guards. None is taken by a thread that has it, rename_lock
+ * shared included: a rename that waits goes before new readers, or many readers would keep it waiting for ever.
  */
 #ifndef OVERNFSD_INTERNAL_H
 #define OVERNFSD_INTERNAL_H
@@ -196,7 +197,8 @@ void object_forget_lowers(struct overlay *ov, struct object *o); /* a directory 
 void object_set_name(struct overlay *ov, struct object *o, struct object *parent, const char *name, struct place *place); /* known by it; takes over place */
 /* ---- find.c ---- */
 int find_object(struct overlay *ov, const struct overlay_id *id, struct object **o); /* table and map. -ENOENT: not known. -ESTALE: known to be gone */
-int find_locked_name(struct overlay *ov, struct object *dir, const char *name, struct object **o); /* takes the locks; -ESTALE: dir is dead */
+int find_name(struct overlay *ov, struct object *dir, const char *name, struct object **o); /* rename_lock shared; takes dir_lock; -ESTALE: dir is dead */
+int find_locked_name(struct overlay *ov, struct object *dir, const char *name, struct object **o); /* takes both */
 void object_lose(struct overlay *ov, struct object *o, struct object *dir, const char *name); /* one of several names went */
 /* ---- search.c: where the map is silent ---- */
 struct search;
@@ -207,7 +209,7 @@ void search_destroy(struct search *search); /* ends a search that is under way *
 int search_object(struct overlay *ov, const struct overlay_id *id, struct object **o);
 void search_directory_moved(struct overlay *ov); /* a directory changed its parent */
 /* Puts every object of the merged tree into the map. progress (may be NULL) hears a fraction now and then, and says whether to go on. wanted (may be
- * NULL) hears of every file id. */
+ * NULL) hears of every file id, with rename_lock shared. */
 struct fill {
 	struct overlay *ov;
 	struct map *map;

@@ -251,6 +251,16 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 	return rc;
 }
 
+/* A rename waits for the readers that are there, and not for those that come after it. */
+static void init_rename_lock(pthread_rwlock_t *lock)
+{
+	pthread_rwlockattr_t attr;
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
+}
+
 int overlay_open(const struct overlay_config *c, struct overlay **out, char *err, size_t errlen)
 {
 	struct overlay *ov;
@@ -268,7 +278,7 @@ int overlay_open(const struct overlay_config *c, struct overlay **out, char *err
 	ov->base_fd = ov->work_fd = ov->map_fd = -1;
 	randombytes_buf(&verifier, sizeof verifier);
 	atomic_store(&ov->verifier, verifier);
-	pthread_rwlock_init(&ov->rename_lock, NULL);
+	init_rename_lock(&ov->rename_lock);
 	pthread_mutex_init(&ov->index_lock, NULL);
 	syncs_init(&ov->syncs);
 	pthread_mutex_init(&ov->listings_lock, NULL);

@@ -149,13 +149,16 @@ static int next(struct walk *w)
 	struct object *o;
 	l->at += strlen(name) + 1;
 	l->done++;
-	int rc = find_locked_name(w->fill->ov, l->dir, name, &o);
+	pthread_rwlock_rdlock(&w->fill->ov->rename_lock);
+	int rc = find_name(w->fill->ov, l->dir, name, &o);
+	if (!rc)
+		put(w, &o->id, name);
+	pthread_rwlock_unlock(&w->fill->ov->rename_lock);
 	if (rc) {
 		tell_broken(w, name, rc);
 		w->done += share;
 		return rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE ? rc : 0;
 	}
-	put(w, &o->id, name);
 	if (o->type == S_IFDIR)
 		return push(w, o, share);
 	overlay_put(w->fill->ov, o);
@@ -254,7 +257,7 @@ static void meet(void *arg, uint64_t fileid, struct object *dir, const char *nam
 	for (size_t i = 0; i < s->nwanted && !is_wanted; i++)
 		is_wanted = id_fileid(&s->wanted[i]) == fileid;
 	pthread_mutex_unlock(&s->lock);
-	if (is_wanted && !find_locked_name(ov, dir, name, &o))
+	if (is_wanted && !find_name(ov, dir, name, &o))
 		overlay_put(ov, o);
 }
 

@@ -73,10 +73,13 @@ static bool rpcbind_runs(void)
 static bool listens(const struct rpc_server *s, int kind, int family, uint16_t port)
 {
 	for (int i = 0; i < s->nlisteners; i++) {
-		struct sockaddr_storage a = { 0 };
+		union {
+			struct sockaddr any;
+			struct sockaddr_in in;
+			struct sockaddr_in6 in6; /* its port is at the same place */
+		} a = { .in6 = { 0 } };
 		socklen_t len = sizeof a;
-		if ((int)s->listeners[i].kind == kind && !getsockname(s->listeners[i].fd, (struct sockaddr *)&a, &len) && a.ss_family == family &&
-		    ntohs(((struct sockaddr_in *)&a)->sin_port) == port) /* at the same place in both families */
+		if ((int)s->listeners[i].kind == kind && !getsockname(s->listeners[i].fd, &a.any, &len) && a.any.sa_family == family && ntohs(a.in.sin_port) == port)
 			return true;
 	}
 	return false;
@@ -86,7 +89,7 @@ static bool listens(const struct rpc_server *s, int kind, int family, uint16_t p
 static struct netbuf *universal(const struct netconfig *nc, const char *any, uint16_t port)
 {
 	char text[64];
-	snprintf(text, sizeof text, "%s.%u.%u", any, port >> 8, port & 255);
+	snprintf(text, sizeof text, "%s.%d.%d", any, port >> 8, port & 255);
 	return uaddr2taddr(nc, text);
 }
 
