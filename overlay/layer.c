@@ -316,7 +316,7 @@ static int evict_locked(struct fds *fds, int fd[EVICT])
 	int n = 0;
 	for (int tries = 0; fds->count > fds->max && n < EVICT && tries < 64; tries++) {
 		struct fdent *victim = fds->lru.prev;
-		if (victim->pins) {
+		if (victim->pins) { /* NOLINT(clang-analyzer-unix.Malloc): what was freed is off the list; the analyzer does not follow it */
 			lru_remove(victim);
 			lru_add(fds, victim);
 		} else {

@@ -272,7 +272,7 @@ static void run(const char *options, unsigned first_seed, int ops)
 static int amount(int plain)
 {
 	const char *ops = getenv("OPS"), *build = getenv("BUILD");
-	return ops ? atoi(ops) : build && strstr(build, "tsan") ? plain / 20 : build && strstr(build, "san") ? plain / 4 : plain;
+	return ops ? atoi(ops) : build && strstr(build, "tsan") ? plain / 30 : build && strstr(build, "san") ? plain / 4 : plain;
 }
 
 static unsigned chosen_seed(void)
