@@ -5,6 +5,7 @@
 #include "internal.h"
 
 #include <fcntl.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,6 +108,8 @@ static int mark_identity(struct overlay *ov, struct copying *c)
 	/* A name that parts from its siblings has no origin: it is another file from now on. */
 	if (S_ISDIR(c->st.stx_mode) || c->st.stx_nlink == 1 || *c->hex) {
 		size_t len = format_make_origin(c->o->lower[0]->layer, c->dir->fd, c->name, origin);
+		if (!len && *c->hex) /* Linux refuses an index with an entry that does not say what it is of */
+			sodium_hex2bin(origin, sizeof origin, c->hex, strlen(c->hex), NULL, &len, NULL);
 		rc = format_setxattr(ov, ov->work_fd, c->temp, "origin", origin, len);
 		if (rc && rc != -EPERM && rc != -EOPNOTSUPP)
 			return rc;
@@ -227,7 +230,8 @@ static int copy_new(struct overlay *ov, struct object *o, bool with_data, uint64
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (!rc && (!indexed || index_name(o->lower[0]->layer, c.dir->fd, c.name, c.hex))) {
 		*c.hex = 0; /* names part, as without index in Linux */
-		o->indexed = false;
+		if (o->indexed)
+			o->indexed = false;
 	}
 	work_name(ov, c.temp);
 	if (!rc)

@@ -25,6 +25,7 @@ struct layer {
 	uint32_t dev_major, dev_minor;
 	bool has_handles; /* name_to_handle_at() gives steady handles here */
 	bool has_uuid;
+	bool has_origins; /* overlayfs's origin tells its files: has_uuid, or no other lower file system lacks one (then it is zeros, as in Linux) */
 	bool has_flags; /* files can be immutable or append-only one by one; erofs calls all of its files immutable */
 	uint8_t uuid[16]; /* of the file system, for overlayfs's origin */
 	enum fs_kind fs_kind; /* with fs_id, what tells the file system from others (identity.h) */
@@ -114,15 +115,15 @@ struct object {
 	struct overlay_id id;
 	atomic_uint refs;
 	mode_t type;
-	bool indexed; /* a lower file with several names: nlink is kept by xattr */
+	atomic_bool indexed; /* a lower file with several names: nlink is kept by xattr */
 	pthread_mutex_t copy_lock; /* one copy-up at a time */
 	pthread_mutex_t dir_lock; /* of a directory: its names, in the upper and in the table */
 	pthread_mutex_t lock; /* the fields below */
-	struct place *upper; /* NULL: not copied up. Set once, under lock */
+	struct place *_Atomic upper; /* NULL: not copied up. Set once, under lock; may be looked at without */
 	uint64_t real_ino; /* of the upper, else of the topmost lower */
-	bool dead; /* removed */
-	bool lost; /* dead to those who hold it, but it has other names: object_gone */
-	bool metacopy; /* its bytes are at data, not in the upper (or the topmost lower) */
+	atomic_bool dead; /* removed. Set under lock */
+	atomic_bool lost; /* dead to those who hold it, but it has other names: object_gone */
+	atomic_bool metacopy; /* its bytes are at data, not in the upper (or the topmost lower) */
 	bool impure; /* of a directory: the upper is known to be marked so. Its dir_lock, or rename_lock exclusively */
 	bool attr_valid, acl_known;
 	unsigned protection; /* PROTECTION_* bits, or 0: not looked at yet */

@@ -82,7 +82,7 @@ size_t format_make_origin(const struct layer *layer, int dirfd, const char *name
 {
 	uint64_t space[2 + (sizeof(struct file_handle) + MAX_HANDLE) / 8];
 	struct file_handle *fh = (struct file_handle *)space;
-	if (!layer->has_handles || !layer->has_uuid || file_handle_of(dirfd, name, fh) || fh->handle_bytes > 128)
+	if (!layer->has_handles || !layer->has_origins || file_handle_of(dirfd, name, fh) || fh->handle_bytes > 128)
 		return 0;
 	size_t len = 21 + fh->handle_bytes; /* struct ovl_fb and the fid, fs/overlayfs/overlayfs.h */
 	memset(buf, 0, 160);

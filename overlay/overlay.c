@@ -198,6 +198,22 @@ static int open_layers(struct overlay *ov, const struct overlay_config *c, char 
 	return rc;
 }
 
+/* Two file systems without a uuid can't be told apart by their handles: Linux: ovl_lower_uuid_ok() in fs/overlayfs/super.c. */
+static void settle_origins(struct overlay *ov)
+{
+	const struct layer *nameless = NULL;
+	bool several = false;
+	for (size_t i = ov->has_upper; i < ov->nlayers; i++) {
+		const struct layer *l = &ov->layers[i];
+		if (l->has_uuid)
+			continue;
+		several |= nameless && (nameless->dev_major != l->dev_major || nameless->dev_minor != l->dev_minor);
+		nameless = l;
+	}
+	for (size_t i = 0; i < ov->nlayers; i++)
+		ov->layers[i].has_origins = ov->layers[i].has_uuid || !several || (ov->has_upper && !i);
+}
+
 static size_t default_fds(void)
 {
 	struct rlimit rl = { 1024, 1024 };
@@ -221,6 +237,7 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 	int rc = open_layers(ov, c, err, errlen);
 	if (rc || !ov->layers[0].root) /* there is one: check_config saw to it */
 		return rc;
+	settle_origins(ov);
 	if (ov->has_upper && (rc = claim_lock(ov, err, errlen)))
 		return rc;
 	ov->privileged = geteuid() == 0;

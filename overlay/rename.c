@@ -11,7 +11,7 @@
  * Before the move: a crash between leaves a redirect to where it is anyway, or an opaque mark that hides nothing. */
 static int mark_before_move(struct overlay *ov, struct object *o, int dirfd, const char *name, bool same_parent, bool below_new)
 {
-	if (o->type == S_IFDIR ? o->nlower != 0 : o->metacopy)
+	if (o->type == S_IFDIR ? o->nlower != 0 : !object_is_up(o, true))
 		return redirect_set(ov, o, dirfd, name, same_parent);
 	return o->type == S_IFDIR && below_new ? format_setxattr(ov, dirfd, name, "opaque", "y", 1) : 0;
 }
@@ -182,7 +182,7 @@ static int rename_locked(struct overlay *ov, const struct overlay_cred *cred, st
 	if (rc)
 		return rc;
 	if (!m->o->upper || !m->from->upper || !m->to->upper || (m->target && m->target->indexed && !m->target->upper) ||
-	    (m->o->metacopy && !ov->makes_redirects))
+	    (!ov->makes_redirects && !object_is_up(m->o, true)))
 		return -EAGAIN; /* not copied up (any more: another object came under the name) */
 	rc = place_pin(ov, m->from->upper, FD_PATH, &m->from_fd);
 	if (!rc)

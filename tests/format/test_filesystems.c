@@ -6,6 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A sanitizer's build is slow: from ext4 to all, and each to itself, is enough there. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define SLOW true
+#else
+#define SLOW false
+#endif
+
 static struct stack s;
 static struct client c;
 
@@ -83,7 +90,7 @@ static void copy_up_keeps_everything(void **state)
 	for (int l = 0; l < KINDS; l++) {
 		printf("| %14s |", kinds[l].name);
 		for (int u = 0; u < KINDS; u++) {
-			if (!there[l] || !there[u]) {
+			if (!there[l] || !there[u] || (SLOW && l != u && l != 0)) {
 				printf(" %-7s |", "-");
 				continue;
 			}
