@@ -426,6 +426,19 @@ static void gather_pending(struct map *map, uint64_t id, struct gathered *g)
 	}
 }
 
+/* A private map's file is never replaced; and two maps that are compared are read from within each other. */
+static void env_lock(struct map *map)
+{
+	if (map->dirfd >= 0)
+		pthread_rwlock_rdlock(&map->env_lock);
+}
+
+static void env_unlock(struct map *map)
+{
+	if (map->dirfd >= 0)
+		pthread_rwlock_unlock(&map->env_lock);
+}
+
 static int gather_written(struct map *map, uint64_t id, struct gathered *g)
 {
 	struct entry e;
@@ -458,9 +471,9 @@ size_t map_places(struct map *map, uint64_t fileid, struct map_place places[MAP_
 	pthread_mutex_unlock(&map->lock);
 	if (g.all_gone)
 		return g.n;
-	pthread_rwlock_rdlock(&map->env_lock);
+	env_lock(map);
 	int rc = gather_written(map, fileid, &g);
-	pthread_rwlock_unlock(&map->env_lock);
+	env_unlock(map);
 	if (rc) {
 		pthread_mutex_lock(&map->lock);
 		lose(map);
@@ -477,7 +490,7 @@ int map_each(struct map *map, bool (*each)(void *arg, uint64_t fileid, const str
 	struct map_place p;
 	uint64_t id;
 	bool more = true;
-	pthread_rwlock_rdlock(&map->env_lock);
+	env_lock(map);
 	int rc = map->env ? mdb_txn_begin(map->env, NULL, MDB_RDONLY, &txn) : MDB_INVALID;
 	if (!rc) {
 		rc = mdb_cursor_open(txn, map->places, &cursor);
@@ -489,7 +502,7 @@ int map_each(struct map *map, bool (*each)(void *arg, uint64_t fileid, const str
 		}
 		mdb_txn_abort(txn);
 	}
-	pthread_rwlock_unlock(&map->env_lock);
+	env_unlock(map);
 	return map_file_is_damage(rc) ? -EUCLEAN : rc == MDB_NOTFOUND ? 0 : lmdb_errno(rc);
 }
 
@@ -499,7 +512,7 @@ bool map_has(struct map *map, uint64_t fileid, const struct map_place *place)
 	MDB_txn *txn;
 	MDB_cursor *cursor;
 	entry_fill(&e, fileid, place->parent, place->name);
-	pthread_rwlock_rdlock(&map->env_lock);
+	env_lock(map);
 	int rc = map->env ? mdb_txn_begin(map->env, NULL, MDB_RDONLY, &txn) : MDB_INVALID;
 	if (!rc) {
 		rc = mdb_cursor_open(txn, map->places, &cursor);
@@ -509,7 +522,7 @@ bool map_has(struct map *map, uint64_t fileid, const struct map_place *place)
 		}
 		mdb_txn_abort(txn);
 	}
-	pthread_rwlock_unlock(&map->env_lock);
+	env_unlock(map);
 	return !rc;
 }
 
@@ -518,13 +531,13 @@ void map_size(struct map *map, size_t *entries, size_t *bytes)
 	MDB_envinfo info = { 0 };
 	MDB_stat st = { 0 };
 	MDB_txn *txn;
-	pthread_rwlock_rdlock(&map->env_lock);
+	env_lock(map);
 	if (map->env && !mdb_txn_begin(map->env, NULL, MDB_RDONLY, &txn)) {
 		mdb_stat(txn, map->places, &st);
 		mdb_txn_abort(txn);
 		mdb_env_info(map->env, &info);
 	}
-	pthread_rwlock_unlock(&map->env_lock);
+	env_unlock(map);
 	*entries = st.ms_entries;
 	*bytes = (info.me_last_pgno + 1) * st.ms_psize;
 }

@@ -388,8 +388,13 @@ static void matrix(const char *title, const char *base, const char *layers, cons
 {
 	static char cells[EVENTS][KINDS * STATES];
 	int bad = 0, good = 0;
+	static int turn;
+	bool all = amount("MATRIX", 10) == 10; /* where a sanitizer makes all slow, each table has a third of the events, and together they have all */
+	memset(cells, '.', sizeof cells);
 	for (int e = 0; e < EVENTS; e++)
-		run_event(&events[e], base, layers, args, cells[e]);
+		if (all || e % 3 == turn % 3)
+			run_event(&events[e], base, layers, args, cells[e]);
+	turn++;
 	printf("| %s\n| %-24s", title, "");
 	for (int e = 0; e < EVENTS; e++)
 		printf("| %s ", events[e].name);
@@ -398,7 +403,7 @@ static void matrix(const char *title, const char *base, const char *layers, cons
 		printf("| %-11s %-12s", states[i / KINDS], kinds[i % KINDS]);
 		for (int e = 0; e < EVENTS; e++) {
 			char c = cells[e][i];
-			printf("| %-*s ", (int)strlen(events[e].name), c == 'y' ? "ok" : c == 'n' ? "NO" : "-");
+			printf("| %-*s ", (int)strlen(events[e].name), c == 'y' ? "ok" : c == 'n' ? "NO" : c == '-' ? "-" : ".");
 			bad += c == 'n';
 			good += c == 'y';
 		}
@@ -406,7 +411,7 @@ static void matrix(const char *title, const char *base, const char *layers, cons
 	}
 	printf("| %d cells hold, %d do not\n", good, bad);
 	assert_int_equal(bad, 0);
-	assert_true(good > 200);
+	assert_true(good > (all ? 200 : 60));
 }
 
 static void every_handle_survives_every_event(void **state)
