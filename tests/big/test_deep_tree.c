@@ -224,7 +224,7 @@ static void a_deep_tree_made_by_a_client_outlives_the_server(void **state)
 
 int main(void)
 {
-	depth = size_of(1000, 1000, 300);
+	depth = size_of(1000, 1000, 200);
 	if (getenv("DEPTH"))
 		depth = atol(getenv("DEPTH"));
 	if (depth < 8 || depth > MAX_DEPTH)
