@@ -72,9 +72,9 @@ help: ## list the targets
 
 deps: ## install the missing Debian packages (needs root)
 	@tests/install-deps
-run: deps ## serve a small sample stack and print the mount line
+run: deps ## serve a small sample stack and print the mount line; ARGS='--listen ...' for more options
 	@$(MAKE) --no-print-directory all
-	@tests/run-sample $(BUILD)/overnfsd
+	@tests/run-sample $(BUILD)/overnfsd $(ARGS)
 check: ## all tests
 	@tests/install-deps check
 	@$(MAKE) --no-print-directory all tests-built
