@@ -97,7 +97,7 @@ static int setup(void **state)
 	client_open(&a, &stack, 0, 0);
 	client_open(&b, &stack, 0, 0);
 	for (int i = 0; i < DIRS; i++) {
-		char name[8];
+		char name[16];
 		snprintf(name, sizeof name, "d%d", i);
 		assert_nfs(client_path(&a, name, &dirs[i], NULL), NFS3_OK);
 		assert_nfs(client_create(&a, &dirs[i], "first", GUARDED, 0644, NULL), NFS3_OK); /* the directory is in the upper now */
