@@ -88,9 +88,9 @@ guest-check: ## the tests of a kernel's client and of big trees in full size: so
 	@FILES=20000 MAKE_TARGETS=all GUEST_SECONDS=200 OPS=20000 ENTRIES=100000 MORE_OPTS="noac nordirplus,rsize=32768" BIG=1 tests/run-tests $(BUILD) mount/ big/ libnfs/
 
 asan: ## build with AddressSanitizer and UBSan, in build/asan, and run all tests
-	@$(MAKE) --no-print-directory BUILD=build/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" check
+	@$(MAKE) --no-print-directory BUILD=build/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Wno-format-truncation" check
 tsan: ## build with ThreadSanitizer, in build/tsan, and run all tests
-	@$(MAKE) --no-print-directory BUILD=build/tsan CFLAGS="-O1 -g -fsanitize=thread" check
+	@$(MAKE) --no-print-directory BUILD=build/tsan CFLAGS="-O1 -g -fsanitize=thread -Wno-format-truncation" check
 .PHONY: image-check
 image-check: all ## a Debian image in three layers, used over NFS in a guest, then compared with Linux overlayfs (minutes; needs root and a mirror)
 	@OVERNFSD=$(BUILD)/overnfsd tests/format/image-check.sh

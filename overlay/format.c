@@ -167,7 +167,7 @@ int format_read_identity(struct overlay *ov, int dirfd, const char *name, struct
 	uint8_t b[IDENTITY_SIZE];
 	ssize_t n = format_getxattr(ov, dirfd, name, IDENTITY_SUFFIX, b, sizeof b);
 	if (n < 0)
-		return (int)n;
+		return n == -ERANGE ? -ENODATA : (int)n; /* longer than any of ours */
 	if (n != sizeof b || b[0] != 1)
 		return -ENODATA;
 	*id = (struct overlay_id){ .layer = (uint32_t)get_be(b + 2, 4), .ino = get_be(b + 6, 8), .gen = get_be(b + 14, 8) };

@@ -82,7 +82,8 @@ static int find_identity(struct overlay *ov, struct object *dir, const char *sho
 	int rc = place_pin_parent(ov, f->upper, &parent, &name);
 	if (rc)
 		return rc;
-	if (!format_get_identity(ov, parent->fd, name, f->st.stx_ino, &f->id))
+	rc = format_get_identity(ov, parent->fd, name, f->st.stx_ino, &f->id);
+	if (rc != -ENODATA) /* one that can't be read may be there: another identity would be a lie */
 		goto out;
 	rc = id_of_place(ov, f->upper, &f->st, &own);
 	if (rc)

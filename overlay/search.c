@@ -55,8 +55,9 @@ static int upper_identity(struct walk *w, const char *name, uint64_t ino, struct
 	struct statx st;
 	char origin;
 	*look = false;
-	if (!format_get_identity(ov, w->upper->fd, name, ino, id))
-		return 0;
+	int known = format_get_identity(ov, w->upper->fd, name, ino, id);
+	if (known != -ENODATA)
+		return known;
 	*id = (struct overlay_id){ .layer = ov->layers[0].number, .ino = ino };
 	if (identity_has_origins(ov->identity) && !statx_at(w->upper->fd, name, &st) && !S_ISREG(st.stx_mode)) {
 		uint64_t gen;

@@ -73,7 +73,13 @@ static void damage(const struct stack *s, const char *prefix)
 		fail_msg("%s on %s: %s", name, path, strerror(errno));
 }
 
-/* Everything a client may do with an object; statuses are the server's to choose. */
+/* Statuses are the server's to choose, but each has a name. */
+static void fair(nfsstat3 st)
+{
+	assert_int_not_equal(st, NFS3ERR_SERVERFAULT);
+}
+
+/* Everything a client may do with an object. */
 static void use(struct client *c, const struct fh *dir, const char *name, const struct fh *fh, const fattr3 *a)
 {
 	char data[100];
@@ -82,18 +88,18 @@ static void use(struct client *c, const struct fh *dir, const char *name, const 
 	sattr3 s = { 0 };
 	s.mode.set_it = TRUE;
 	s.mode.set_uint32_u.value = 0700;
-	client_getattr(c, fh, NULL);
+	fair(client_getattr(c, fh, NULL));
 	if (a->type == NF3REG) {
-		client_read(c, fh, 0, sizeof data, data, &got, &eof);
+		fair(client_read(c, fh, 0, sizeof data, data, &got, &eof));
 		if (below(2))
-			client_write(c, fh, below(20), "x", 1, UNSTABLE, NULL);
-		client_link(c, fh, dir, "another");
+			fair(client_write(c, fh, below(20), "x", 1, UNSTABLE, NULL));
+		fair(client_link(c, fh, dir, "another"));
 	}
-	client_setattr(c, fh, &s, NULL, NULL);
-	client_rename(c, dir, name, dir, "renamed");
+	fair(client_setattr(c, fh, &s, NULL, NULL));
+	fair(client_rename(c, dir, name, dir, "renamed"));
 	if (below(2))
-		client_rename(c, dir, "renamed", dir, name);
-	client_remove(c, dir, "another");
+		fair(client_rename(c, dir, "renamed", dir, name));
+	fair(client_remove(c, dir, "another"));
 	if (below(3) == 0)
 		a->type == NF3DIR ? client_rmdir(c, dir, name) : client_remove(c, dir, name);
 }
@@ -123,7 +129,9 @@ static void visit(struct client *c, const struct fh *dir, int depth, bool change
 		struct fh fh;
 		fattr3 a;
 		const char *name = names_at[depth][i];
-		if (client_lookup(c, dir, name, &fh, &a))
+		nfsstat3 st = client_lookup(c, dir, name, &fh, &a);
+		fair(st);
+		if (st)
 			continue;
 		if (a.type == NF3DIR)
 			visit(c, &fh, depth + 1, change);
