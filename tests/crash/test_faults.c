@@ -19,7 +19,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_THREAD__)
+enum { EVERY = 29, KINDS = 23 };
+#elif defined(__SANITIZE_ADDRESS__)
 enum { EVERY = 17, KINDS = 5 }; /* of the kinds, every fifth; and the sanitizers' own allocators end the process when memory fails */
 #else
 enum { EVERY = 4, KINDS = 1 };
