@@ -156,13 +156,18 @@ static int set_size(int fd, uint64_t size)
 	return TEMP_FAILURE_RETRY(ftruncate(fd, (off_t)size)) ? -errno : 0;
 }
 
+static int count_steps(const struct overlay_setattr *set)
+{
+	return (set->set_uid || set->set_gid) + set->set_mode + set->set_size + (set->set_atime || set->set_mtime);
+}
+
 /* All of it, or nothing and an error: what a later step's failure leaves is taken back. Bytes that were cut off can't be; only the times come
  * behind that, and are tried twice. file: for a size */
 static int apply_steps(struct overlay *ov, int dirfd, const char *name, const struct fdent *file, const struct overlay_setattr *set, mode_t type)
 {
 	struct statx old;
-	bool owner = set->set_uid || set->set_gid, times = set->set_atime || set->set_mtime;
-	int rc = statx_at(dirfd, name, &old);
+	bool owner = set->set_uid || set->set_gid, times = set->set_atime || set->set_mtime, several = count_steps(set) > 1;
+	int rc = several ? statx_at(dirfd, name, &old) : 0;
 	if (!rc && owner)
 		rc = set_owner(ov, dirfd, name, set->set_uid ? set->uid : (uid_t)-1, set->set_gid ? set->gid : (gid_t)-1);
 	if (rc)
@@ -171,17 +176,17 @@ static int apply_steps(struct overlay *ov, int dirfd, const char *name, const st
 		goto undo_owner;
 	if (set->set_size && (rc = set_size(file->fd, set->size)))
 		goto undo_mode;
-	if (times && (rc = set_times(dirfd, name, set)) && (rc = set_times(dirfd, name, set)))
+	if (times && set_times(dirfd, name, set) && (rc = set_times(dirfd, name, set)))
 		goto undo_size;
 	return 0;
 undo_size:
-	if (set->set_size && set->size >= old.stx_size)
+	if (several && set->set_size && set->size >= old.stx_size)
 		set_size(file->fd, old.stx_size);
 undo_mode:
 undo_owner:
-	if (owner)
+	if (several && owner)
 		set_owner(ov, dirfd, name, old.stx_uid, old.stx_gid);
-	if (type != S_IFLNK && (owner || set->set_mode)) /* of a new owner the set-id bits went */
+	if (several && type != S_IFLNK && (owner || set->set_mode)) /* of a new owner the set-id bits went */
 		set_mode(dirfd, name, old.stx_mode);
 	return rc;
 }
@@ -200,11 +205,6 @@ int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_
 	}
 	place_unpin(ov, file);
 	return rc;
-}
-
-static int count_steps(const struct overlay_setattr *set)
-{
-	return (set->set_uid || set->set_gid) + set->set_mode + set->set_size + (set->set_atime || set->set_mtime);
 }
 
 /* o->lock held. What takes more than one step is noted, so that a kill leaves all of it or nothing. */
