@@ -1,4 +1,5 @@
 /* main.c: the daemon: options, engine, server; then waits to be told to stop. */
+#include "json.h"
 #include "log.h"
 #include "options.h"
 #include "proc.h"
@@ -185,34 +186,21 @@ static void print_mount_command(void)
 	       options.mount_port, *open ? "6" : "", open, a, close, options.export_path);
 }
 
-static void print_string(const char *s)
-{
-	putchar('"');
-	for (; *s; s++)
-		if (*s == '"' || *s == '\\')
-			printf("\\%c", *s);
-		else if ((unsigned char)*s < 32)
-			printf("\\u%04x", *s);
-		else
-			putchar(*s);
-	putchar('"');
-}
-
 static void print_json(void)
 {
 	printf("{\"export\":");
-	print_string(options.export_path);
+	json_print_string(options.export_path);
 	printf(",\"pid\":%d,\"port\":%u,\"mount_port\":%u,\"read_only\":%s,\"sync\":%s,\"upper\":", (int)getpid(), options.port, options.mount_port,
 	       overlay_is_read_only(export.ov) ? "true" : "false", options.sync ? "true" : "false");
 	if (options.upper)
-		print_string(options.upper);
+		json_print_string(options.upper);
 	else
 		printf("null");
 	printf(",\"lowers\":[");
 	for (size_t i = 0; i < options.nlowers; i++) {
 		if (i)
 			putchar(',');
-		print_string(options.lowers[i]);
+		json_print_string(options.lowers[i]);
 	}
 	printf("],\"mount\":\"");
 	print_mount_command();

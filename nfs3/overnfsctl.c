@@ -1,4 +1,5 @@
 /* overnfsctl.c: looks after what a stopped server keeps on disk: check, rebuild. */
+#include "json.h"
 #include "log.h"
 #include "options.h"
 
@@ -57,19 +58,6 @@ static void end_progress(void)
 	bar.shown = false;
 }
 
-static void print_string(const char *s)
-{
-	putchar('"');
-	for (; *s; s++)
-		if (*s == '"' || *s == '\\')
-			printf("\\%c", *s);
-		else if ((unsigned char)*s < 32)
-			printf("\\u%04x", (unsigned char)*s);
-		else
-			putchar(*s);
-	putchar('"');
-}
-
 /* One problem a line; in JSON they are elements of an array that print_result() closes. */
 static void print_problem(void *arg, const char *text, bool repaired)
 {
@@ -77,7 +65,7 @@ static void print_problem(void *arg, const char *text, bool repaired)
 	end_progress();
 	if (options.json) {
 		printf("%s{\"problem\":", (*n)++ ? "," : "");
-		print_string(text);
+		json_print_string(text);
 		printf(",\"repaired\":%s}", repaired ? "true" : "false");
 	} else {
 		printf("%s%s\n", text, repaired ? " (repaired)" : "");

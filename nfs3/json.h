@@ -1,0 +1,7 @@
+/* json.h: what --json prints needs no more than this. */
+#ifndef OVERNFSD_JSON_H
+#define OVERNFSD_JSON_H
+
+void json_print_string(const char *s); /* to stdout, quoted; bytes that are no UTF-8 go out as they are, as paths hold them */
+
+#endif
