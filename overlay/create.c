@@ -388,12 +388,14 @@ static int link_locked(struct overlay *ov, struct object *o, int dirfd, const ch
 {
 	struct fdent *parent;
 	const char *own;
-	int rc = 0;
 	bool indexed = index_has(ov, o);
 	pthread_mutex_lock(&o->dir_lock); /* a metacopy is not completed meanwhile */
 	pthread_mutex_lock(&o->lock); /* the place's name is the object's only under it */
-	if (o->metacopy && !(rc = o->dead ? object_gone(o) : place_pin_parent(ov, o->upper, &parent, &own))) {
-		rc = redirect_set(ov, o, parent->fd, own, false);
+	int rc = o->dead ? object_gone(o) : place_pin_parent(ov, o->upper, &parent, &own);
+	if (!rc) {
+		rc = keep_identity(ov, o, parent->fd, own);
+		if (!rc && o->metacopy)
+			rc = redirect_set(ov, o, parent->fd, own, false);
 		place_unpin(ov, parent);
 	}
 	pthread_mutex_unlock(&o->lock);

@@ -263,6 +263,8 @@ struct overlay {
 	bool follows_metacopy, makes_metacopy, makes_redirects;
 	bool distrusts_lowers; /* redirects in them are refused: any owner of a directory can set user.* there */
 	struct layer index_layer; /* a view of <work>/index, so that places may stand in it */
+	pthread_mutex_t origins_lock; /* guards the next */
+	struct origins *origins; /* origin.c; NULL until it is needed */
 	bool has_index;
 	struct map *map;
 	struct intents *intents; /* NULL: can't be kept */
@@ -359,6 +361,13 @@ int merge_root(struct overlay *ov, struct object **root);
 int lookup_locked(struct overlay *ov, struct object *dir, const char *name, struct object **o);
 int lookup_listed(struct overlay *ov, struct object *dir, const char *name, const struct layer *topmost, struct object **o); /* as merge_layers has it */
 int check_name(struct overlay *ov, struct object *dir, const char *name);
+/* What Linux copied up is known by its place and its origin alone: before it gets another place or name (it has dirfd/name now), its identity is
+ * written on it as on a copy of our own. */
+int keep_identity(struct overlay *ov, struct object *o, int dirfd, const char *name);
+
+/* ---- origin.c ---- */
+bool origin_find(struct overlay *ov, const uint8_t *fb, size_t len, struct overlay_id *id); /* fb: the origin xattr. False: it can't be told by the handle */
+void origins_free(struct origins *o); /* NULL is allowed */
 
 /* ---- attr.c ---- */
 int attr_get(struct overlay *ov, struct object *o, struct overlay_attr *attr); /* rename_lock shared */

@@ -35,13 +35,16 @@ static bool is_origin(struct overlay *ov, struct place *below, const uint8_t *or
 	return same;
 }
 
-/* An upper file that Linux copied up carries its origin alone: found where its data is, or under the same name. */
+/* An upper file that Linux copied up carries its origin alone: found by its handle or, where that is not allowed, where its data is or under
+ * the same name. */
 static bool origin_below(struct overlay *ov, int dirfd, const char *name, struct object *dir, const char *shown, struct found *f)
 {
 	uint8_t origin[256];
 	ssize_t n = format_getxattr(ov, dirfd, name, "origin", origin, sizeof origin);
 	if (n <= 21)
 		return false;
+	if (origin_find(ov, origin, (size_t)n, &f->id))
+		return true;
 	if (f->nlower && is_origin(ov, f->lower[0], origin, (size_t)n, &f->id))
 		return true;
 	bool same = false;
@@ -98,6 +101,24 @@ static int find_identity(struct overlay *ov, struct object *dir, const char *sho
 		f->id = own;
 out:
 	place_unpin(ov, parent);
+	return rc;
+}
+
+int keep_identity(struct overlay *ov, struct object *o, int dirfd, const char *name)
+{
+	struct overlay_id id;
+	uint64_t gen;
+	struct statx st;
+	if (o->id.layer == ov->layers[0].number || !format_get_identity(ov, dirfd, name, o->real_ino, &id))
+		return 0;
+	int rc = format_set_identity(ov, dirfd, name, &o->id, o->real_ino);
+	if (rc != -EPERM && rc != -EOPNOTSUPP)
+		return rc;
+	rc = statx_at(dirfd, name, &st);
+	if (!rc)
+		rc = inode_generation(&ov->layers[0], dirfd, name, &st, &gen);
+	if (!rc && identity_get_origin(ov->identity, st.stx_ino, gen, &id))
+		rc = identity_put_origin(ov->identity, st.stx_ino, gen, &o->id);
 	return rc;
 }
 

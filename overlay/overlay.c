@@ -298,6 +298,7 @@ int overlay_open(const struct overlay_config *c, struct overlay **out, char *err
 	init_rename_lock(&ov->rename_lock);
 	pthread_mutex_init(&ov->index_lock, NULL);
 	syncs_init(&ov->syncs);
+	pthread_mutex_init(&ov->origins_lock, NULL);
 	pthread_mutex_init(&ov->listings_lock, NULL);
 	for (int i = 0; i < LISTING_READERS; i++)
 		pthread_mutex_init(&ov->listing_readers[i], NULL);
@@ -341,6 +342,8 @@ void overlay_close(struct overlay *ov)
 	pthread_rwlock_destroy(&ov->rename_lock);
 	pthread_mutex_destroy(&ov->index_lock);
 	syncs_destroy(&ov->syncs);
+	pthread_mutex_destroy(&ov->origins_lock);
+	origins_free(ov->origins);
 	pthread_mutex_destroy(&ov->listings_lock);
 	for (int i = 0; i < LISTING_READERS; i++)
 		pthread_mutex_destroy(&ov->listing_readers[i]);

@@ -11,6 +11,9 @@
  * Before the move: a crash between leaves a redirect to where it is anyway, or an opaque mark that hides nothing. */
 static int mark_before_move(struct overlay *ov, struct object *o, int dirfd, const char *name, bool same_parent, bool below_new)
 {
+	int rc = keep_identity(ov, o, dirfd, name);
+	if (rc)
+		return rc;
 	if (o->type == S_IFDIR ? o->nlower != 0 : !object_is_up(o, true))
 		return redirect_set(ov, o, dirfd, name, same_parent);
 	return o->type == S_IFDIR && below_new ? format_setxattr(ov, dirfd, name, "opaque", "y", 1) : 0;

@@ -1,0 +1,152 @@
+/*
+ * origin.c: from overlayfs's origin xattr to the identity of the lower file that an upper one was copied from, by its handle alone: Linux leaves
+ * nothing else on what it has copied up, and may have renamed and linked it since (Linux: ovl_check_origin_fh() in fs/overlayfs/namei.c). All
+ * names of the copy then are one object, whichever is looked up first.
+ */
+#include "internal.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { FB_SIZE = 21, FID_MAX = 128 }; /* struct ovl_fb without its fid */
+
+/* A handle tells the file system and the inode, not the layer; where several layers stand on one file system, all their files are listed once. */
+struct origins {
+	struct listed {
+		uint64_t ino;
+		const struct layer *layer;
+	} *files; /* sorted by ino, then from the top layer down */
+	size_t n, room;
+};
+
+void origins_free(struct origins *o)
+{
+	if (o)
+		free(o->files);
+	free(o);
+}
+
+static int add(struct origins *o, uint64_t ino, const struct layer *layer)
+{
+	if (o->n == o->room) {
+		size_t room = o->room ? 2 * o->room : 1024;
+		struct listed *more = realloc(o->files, room * sizeof *more);
+		if (!more)
+			return -ENOMEM;
+		o->files = more;
+		o->room = room;
+	}
+	o->files[o->n++] = (struct listed){ ino, layer };
+	return 0;
+}
+
+/* All below the directory fd, which is closed. */
+static int list_files(struct origins *o, const struct layer *layer, int fd)
+{
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	int rc = 0;
+	if (!d)
+		return fd < 0 ? fd : -errno;
+	for (struct dirent *e; !rc && (e = readdir(d));) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		struct statx st = { .stx_mode = e->d_type == DT_DIR ? S_IFDIR : S_IFREG };
+		if (e->d_type == DT_UNKNOWN)
+			rc = statx_at(dirfd(d), e->d_name, &st);
+		if (!rc)
+			rc = S_ISDIR(st.stx_mode) ? list_files(o, layer, open_beneath(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_NOATIME))
+						  : add(o, e->d_ino, layer);
+	}
+	closedir(d);
+	return rc;
+}
+
+static int by_inode(const void *a, const void *b)
+{
+	const struct listed *x = a, *y = b;
+	if (x->ino != y->ino)
+		return x->ino < y->ino ? -1 : 1;
+	return x->layer < y->layer ? -1 : 1;
+}
+
+static bool same_fs(const struct layer *a, const struct layer *b)
+{
+	return a->dev_major == b->dev_major && a->dev_minor == b->dev_minor;
+}
+
+/* NULL: not listed, or the layers can't be read. ov->origins_lock held. */
+static const struct layer *layer_of(struct overlay *ov, const struct layer *like, uint64_t ino)
+{
+	int rc = 0;
+	if (!ov->origins) {
+		if (!(ov->origins = calloc(1, sizeof *ov->origins)))
+			return NULL;
+		will_block(ov);
+		for (size_t i = ov->has_upper; !rc && i < ov->nlayers; i++)
+			rc = list_files(ov->origins, &ov->layers[i], open_beneath(ov->layers[i].root->fds[FD_READ]->fd, "", O_RDONLY | O_DIRECTORY | O_NOATIME));
+		if (rc) {
+			ov_log(ov, 4, "the lower layers' files can't be listed, to find what Linux copied up from them: %s", strerror(-rc));
+			ov->origins->n = 0;
+		}
+		if (ov->origins->n)
+			qsort(ov->origins->files, ov->origins->n, sizeof *ov->origins->files, by_inode);
+	}
+	size_t low = 0, high = ov->origins->n;
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		if (ov->origins->files[mid].ino < ino)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	for (; low < ov->origins->n && ov->origins->files[low].ino == ino; low++)
+		if (same_fs(ov->origins->files[low].layer, like))
+			return ov->origins->files[low].layer;
+	return NULL;
+}
+
+/* The inode that the handle names on the layer's file system. */
+static int inode_of(const struct layer *layer, const uint8_t *fb, size_t len, struct overlay_id *id)
+{
+	uint64_t space[(sizeof(struct file_handle) + FID_MAX) / 8 + 1];
+	struct file_handle *fh = (struct file_handle *)space;
+	static const uint8_t no_uuid[16];
+	struct statx st;
+	if (!layer->has_handles || (memcmp(fb + 5, layer->uuid, 16) && memcmp(fb + 5, no_uuid, 16)))
+		return -ENOENT;
+	fh->handle_bytes = (unsigned)(len - FB_SIZE);
+	fh->handle_type = fb[4];
+	memcpy(fh->f_handle, fb + FB_SIZE, len - FB_SIZE);
+	int fd = open_by_handle_at(layer->root->fds[FD_READ]->fd, fh, O_PATH | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -errno;
+	int rc = statx_at(fd, "", &st);
+	id->ino = st.stx_ino;
+	if (!rc)
+		rc = inode_generation(layer, fd, "", &st, &id->gen);
+	close(fd);
+	return rc;
+}
+
+bool origin_find(struct overlay *ov, const uint8_t *fb, size_t len, struct overlay_id *id)
+{
+	const struct layer *found = NULL;
+	if (len <= FB_SIZE || len > FB_SIZE + FID_MAX || fb[1] != 0xfb || fb[2] != len)
+		return false;
+	for (size_t i = ov->has_upper; i < ov->nlayers; i++) {
+		const struct layer *l = &ov->layers[i];
+		if (found && same_fs(found, l)) { /* one more on the file system: it may be there */
+			pthread_mutex_lock(&ov->origins_lock);
+			found = layer_of(ov, l, id->ino);
+			pthread_mutex_unlock(&ov->origins_lock);
+			break;
+		}
+		if (!found && !inode_of(l, fb, len, id))
+			found = l;
+	}
+	id->layer = found ? found->number : 0;
+	return found;
+}
