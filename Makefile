@@ -24,7 +24,7 @@ UNIT = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 AREAS = $(filter-out unit,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
 WIRE = $(foreach a,$(AREAS),$(patsubst %.c,$(BUILD)/%,$(wildcard tests/$(a)/test_*.c)))
 
-.PHONY: all help run check deps unit e2e asan tsan lint install clean bench crash guest-check
+.PHONY: oracle all help run check deps unit e2e asan tsan lint install clean bench crash guest-check
 all: $(BUILD)/overnfsd $(BUILD)/overnfsctl ## build the daemon, in build/
 
 $(BUILD)/overnfsd: $(BUILD)/nfs3/main.o $(LIB_OBJ)
@@ -103,6 +103,10 @@ $(BENCH_TOOLS): $(BUILD)/tests/bench/%: tests/bench/%.c
 	@echo "  cc   $<"
 	$(V)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $<
 .PHONY: bench-tools
+oracle: ## the same random operations on overnfsd and Linux overlayfs: SEED=n or SEEDS=1-200, OPS=5000, JOBS=2, FS=tmpfs|ext4|xfs|btrfs (root)
+	@$(MAKE) --no-print-directory all tests-built
+	@SEEDS=$(or $(SEEDS),$(or $(SEED),1-200)) OPS=$(or $(OPS),5000) JOBS=$(or $(JOBS),2) FS=$(or $(FS),tmpfs) OVERNFSD=$(BUILD)/overnfsd BUILD=$(BUILD) \
+		$(BUILD)/tests/oracle/test_oracle
 bench-tools: $(BENCH_TOOLS)
 bench: all bench-tools ## measure against the bare echo server and, where installed, the rivals
 	@tests/bench/run $(BUILD)
