@@ -200,7 +200,7 @@ static int send_part(struct conn *c, const struct rpc_file *file)
 int conn_send_file(struct conn *c, const uint8_t *data, size_t len, const struct rpc_file *file)
 {
 	pthread_mutex_lock(&c->lock);
-	int rc = c->closed ? -EPIPE : send_flags(c, data, len, MSG_MORE);
+	int rc = c->closed ? -EPIPE : send_flags(c, data, len, file->len ? MSG_MORE : 0); /* what nothing follows would be held back, for 200 ms */
 	if (!rc)
 		rc = send_part(c, file);
 	if (rc)
