@@ -390,7 +390,7 @@ def xattrs_and_acls_are_absent_and_say_so():
 
 def another_user_may_do_what_the_modes_say():
     if os.path.exists('/media/unprivileged'):
-        return  # a server without root owns all that it makes
+        return
     os.mkdir('private', 0o700)
     write('private/secret', b's')
     os.mkdir('sticky')

@@ -5,9 +5,9 @@ import os, shutil, subprocess, sys, time
 
 FILES = int(sys.argv[1])
 TARGETS = sys.argv[2:]
+OWNERS = not os.path.exists(os.environ['OUT'] + '/unprivileged')
 HERE = os.getcwd()
-ENV = dict(os.environ, HOME='/tmp', GIT_CONFIG_NOSYSTEM='1', GIT_CONFIG_COUNT='3', GIT_CONFIG_KEY_0='safe.directory', GIT_CONFIG_VALUE_0='*',
-           GIT_CONFIG_KEY_1='user.name', GIT_CONFIG_VALUE_1='t', GIT_CONFIG_KEY_2='user.email', GIT_CONFIG_VALUE_2='t@example.org', LC_ALL='C')
+ENV = dict(os.environ, HOME='/tmp', GIT_CONFIG_NOSYSTEM='1', LC_ALL='C')
 took = []
 
 def run(*command, **kw):
@@ -43,7 +43,8 @@ def same_attributes(a, b):
     for top, dirs, files in os.walk(a):
         for name in dirs + files:
             x, y = os.lstat(os.path.join(top, name)), os.lstat(os.path.join(b + top[len(a):], name))
-            assert (x.st_mode, x.st_uid, x.st_gid, x.st_mtime_ns) == (y.st_mode, y.st_uid, y.st_gid, y.st_mtime_ns), (top, name, x, y)
+            assert (x.st_mode, x.st_mtime_ns) == (y.st_mode, y.st_mtime_ns), (top, name, x, y)
+            assert not OWNERS or (x.st_uid, x.st_gid) == (y.st_uid, y.st_gid), (top, name, x, y)
             if name in files:
                 assert (x.st_size, x.st_nlink) == (y.st_size, y.st_nlink), (top, name, x, y)
 
@@ -95,6 +96,8 @@ def remove():
     assert sorted(os.listdir('.')) == ['src.git', 'src.tar', 'stamp'], os.listdir('.')
 
 os.umask(0o022)
+with open('/tmp/.gitconfig', 'w') as f:
+    f.write('[safe]\ndirectory = *\n[user]\nname = t\nemail = t@example.org\n')
 make_tree('/tmp/tree')
 step('cp -a', copy_in)
 step('diff -r', diff)

@@ -15,6 +15,7 @@ case ${BUILD:-} in *san*|*tsan*) slow=yes;; *) slow=;; esac
 dir=$(mktemp -d "${TMPDIR:-/tmp}/overnfsd-mount-XXXXXX") pid=0 port=0
 chmod 755 "$dir"
 mkdir "$dir"/{lower1,lower2,upper,work,out}
+[ "$(id -u)" -eq 0 ] || touch "$dir/out/unprivileged" # a server without root owns all that it makes
 finish() {
 	[ $pid -eq 0 ] || { kill -TERM $pid; wait $pid; } 2>/dev/null || true
 	[ -n "${KEEP:-}" ] || rm -rf "$dir"
@@ -45,5 +46,12 @@ guest() {
 	local opts=$1 program=$2
 	shift 2
 	{ echo "#!$python"; tail -n +2 "$program"; } >"$dir/program"
-	bash "$rig" --port "$port" --export /overlay --opts "$opts" --out "$dir/out" --timeout "${GUEST_TIMEOUT:-3000}" "$dir/program" "$@"
+	boot --port "$port" --export /overlay --opts "$opts" --out "$dir/out" --timeout "${GUEST_TIMEOUT:-3000}" "$dir/program" "$@"
+}
+boot() { # as guest, but with the rig's own options
+	local rc=0
+	bash "$rig" "$@" 2>"$dir/complaints" || rc=$?
+	cat "$dir/complaints" >&2
+	if [ $rc -eq 125 ] && grep -q 'apt-get download' "$dir/complaints"; then skip "the guest's kernel can't be had: apt-get download failed"; fi
+	return $rc
 }

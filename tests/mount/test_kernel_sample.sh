@@ -22,7 +22,7 @@ test "$(cat etc/again)" = new; test "$(tail -n 1 etc/settings)" = more; test -r 
 cd /
 umount "$7"
 END
-bash "$rig" --no-mount --out "$dir/out" --timeout 120 "$dir/script"
+boot --no-mount --out "$dir/out" --timeout 120 "$dir/script"
 stop
 changes=$(cd "$sample/changes" && find . -path ./.overnfsd -prune -o ! -name . -printf '%P %y\n' | LC_ALL=C sort | tr '\n' ' ')
 [ "$changes" = "bin d bin/hello c doc c etc d etc/again f etc/settings f note f papers d papers/README f " ] || { echo "in the upper: $changes"; exit 1; }

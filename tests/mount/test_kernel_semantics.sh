@@ -16,7 +16,6 @@ printf named >lower2/lower/name1; ln lower2/lower/name1 lower2/lower/name2
 printf '#!/bin/sh\necho ran\n' >lower2/lower/program; chmod 755 lower2/lower/program
 printf x >lower1/lower/xattrs; setfattr -n user.note -v kept lower1/lower/xattrs 2>/dev/null || true
 (cd lower2/big && seq -f entry%g 0 $((entries - 1)) | xargs touch)
-[ "$(id -u)" -eq 0 ] || touch out/unprivileged
 cd - >/dev/null
 serve
 for opts in "" ${MORE_OPTS:-}; do
