@@ -14,7 +14,7 @@ static struct stack stack;
 static struct client client;
 static unsigned long objects;
 static struct {
-	char path[64];
+	char path[96];
 	struct fh fh;
 	uint64_t fileid;
 } picked[PICKED];

@@ -13,7 +13,7 @@ enum { FILES = 40 };
 static struct stack stack;
 static struct client client;
 static struct {
-	char path[32];
+	char path[48];
 	struct fh fh;
 	uint64_t fileid;
 } known[FILES + 4];
@@ -181,7 +181,7 @@ static void a_full_disk_stops_changes_but_not_reads(void **state)
 {
 	(void)state;
 	struct fh fh, up, link;
-	char content[] = "0123456789abcdef", name[32];
+	char content[] = "0123456789abcdef", name[48];
 	fattr3 a;
 	if (!mount_in(&stack, "truncate -s 8M disk.img; mkfs.ext4 -q -m 0 -N 400 disk.img; mkdir disk; mount -o loop disk.img disk; mkdir disk/upper disk/work"))
 		skip();

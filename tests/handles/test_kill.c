@@ -389,7 +389,7 @@ static void one_round(void)
 static void after_any_kill_every_handle_answers_right(void **state)
 {
 	(void)state;
-	unsigned long rounds = amount("ROUNDS", 150), i;
+	unsigned long rounds = amount("ROUNDS", 100), i;
 	const char *s = getenv("SEED"), *base = getenv("KILL_BASE");
 	seed = s ? strtoull(s, NULL, 10) : (uint64_t)time(NULL) * 2654435761u + (uint64_t)getpid();
 	printf("SEED=%llu\n", (unsigned long long)seed);

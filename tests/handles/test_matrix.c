@@ -417,13 +417,13 @@ static void matrix(const char *title, const char *base, const char *layers, cons
 static void every_handle_survives_every_event(void **state)
 {
 	(void)state;
-	matrix("handles with trusted.overlay.*", NULL, layers_of_all, "");
+	matrix("handles with trusted.overlay.*, on the disk", NULL, layers_of_all, "--async");
 }
 
 static void every_handle_survives_every_event_where_no_xattr_can_stand(void **state)
 {
 	(void)state;
-	matrix("handles with user.overlay.* (no xattrs on symlinks, FIFOs, devices)", NULL, layers_of_all, "--userxattr");
+	matrix("handles with user.overlay.* (no xattrs on symlinks, FIFOs, devices)", "/dev/shm", layers_of_all, "--userxattr");
 }
 
 static void every_handle_survives_every_event_on_tmpfs_with_a_reserved_directory(void **state)
