@@ -88,7 +88,7 @@ static int make_in_place(struct overlay *ov, const struct making *m, const struc
 	*fd = -1;
 	if (m->type == S_IFDIR)
 		rc = mkdirat(dirfd, name, w->mode);
-	else if (m->type == S_IFLNK)
+	else if (m->type == S_IFLNK && m->target)
 		rc = symlinkat(m->target, dirfd, name);
 	else if (m->type == S_IFREG)
 		rc = *fd = openat(dirfd, name, O_CREAT | O_EXCL | O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW, w->mode);

@@ -161,6 +161,7 @@ static int walk(struct merging *s, const struct level *level, struct place *base
 		if (len < sizeof name) {
 			memcpy(name, s->path + prefix, len);
 			name[len] = 0;
+			/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): a redirect gives s->path another value, and frees the old one */
 			rc = look_at(s, level, at, name, prefix, s->path + prefix + len, seen);
 		}
 		place_put(s->ov, at);
