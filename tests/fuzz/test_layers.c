@@ -182,7 +182,7 @@ static unsigned number(const char *variable, unsigned plain)
 static unsigned rounds(void)
 {
 	const char *build = getenv("BUILD");
-	return number("ROUNDS", !build || !strstr(build, "san") ? 24 : strstr(build, "tsan") ? 5 : 12);
+	return number("ROUNDS", !build || !strstr(build, "san") ? 16 : strstr(build, "tsan") ? 4 : 10);
 }
 
 static void damaged_user_xattrs_harm_their_objects_alone(void **state)
