@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { QUEUE_MAX = 1 << 17, BATCH = 1 << 13, BUCKETS = 1 << 14, GATHER_NS = 200000000 };
+enum { QUEUE_MAX = 1 << 17, BATCH = 1 << 13, BUCKETS = 1 << 14, GATHER_NS = 500000000 };
 
 enum op { PUT_PLACE, DEL_PLACE, DEL_OBJECT };
 
