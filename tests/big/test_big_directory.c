@@ -158,7 +158,7 @@ static void a_big_directory_of_the_upper_is_listed_looked_up_and_removed(void **
 
 int main(void)
 {
-	entries = size_of(1000000, 20000, 1500);
+	entries = size_of(1000000, 10000, 1500);
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_big_directory_of_a_lower_is_listed_looked_up_and_removed),
 		cmocka_unit_test(a_big_directory_of_the_upper_is_listed_looked_up_and_removed),

@@ -68,7 +68,7 @@ static void memory_is_bounded_by_max_objects_however_many_files_are_walked(void 
 
 int main(void)
 {
-	files = size_of(1000000, 50000, 2000);
+	files = size_of(1000000, 20000, 2000);
 	const struct CMUnitTest tests[] = { cmocka_unit_test(memory_is_bounded_by_max_objects_however_many_files_are_walked) };
 	choose_tests();
 	return cmocka_run_group_tests(tests, NULL, NULL);

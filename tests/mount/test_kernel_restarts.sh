@@ -2,7 +2,7 @@
 # Processes on a kernel's client hold files and working directories open while the server is killed (-9) in the middle of writes, renames and
 # copy-ups, and started again: no ESTALE, no EIO, contents right. GUEST_SECONDS=300 SEED=7 runs longer, with other moments.
 . "$(dirname "$0")/rig.sh"
-seconds=${GUEST_SECONDS:-${slow:+20}} seconds=${seconds:-8} seed=${SEED:-1}
+seconds=${GUEST_SECONDS:-${slow:+12}} seconds=${seconds:-6} seed=${SEED:-1}
 RANDOM=$seed
 
 # both lowers, so that directories are merged; what the files hold is known to the guest's program

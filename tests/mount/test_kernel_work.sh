@@ -2,7 +2,7 @@
 # A kernel's client does the day's work on a merged tree: cp -a, diff -r, tar, git, make, find -newer, rm -rf, with the default mount options and
 # with no caching of attributes. FILES=20000 MAKE_TARGETS=all is the full size; MOUNTS=defaults does the first half.
 . "$(dirname "$0")/rig.sh"
-files=${FILES:-${slow:+100}} files=${files:-300}
+files=${FILES:-${slow:+100}} files=${files:-150}
 command -v git >/dev/null || skip "git is not installed: tests/install-deps guest"
 
 mkdir "$dir/lower2/project"
