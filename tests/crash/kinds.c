@@ -2,9 +2,11 @@
 #include "kinds.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -162,6 +164,12 @@ struct fh scene_handle(const struct scene *scene, const char *path)
 		assert_nfs(client_lookup(scene->c, &dir, name, &fh, NULL), NFS3_OK);
 	}
 	return fh;
+}
+
+void keep_mounts_private(void)
+{
+	if (!unshare(CLONE_NEWNS))
+		mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
 }
 
 const char *scene_base(void)

@@ -36,6 +36,8 @@ size_t kind_steps(const struct kind *k);
 void kind_setup(const struct kind *k, struct scene *scene);
 /* One step, with the handles of tree. */
 nfsstat3 kind_step(const struct kind *k, size_t step, struct scene *scene, const struct tree *tree);
+/* From here on our mounts are ours alone, where we may mount: nobody who copies the mounts of the machine keeps one in use. */
+void keep_mounts_private(void);
 /* Where the tests' trees stand: $CRASH_DIR, else memory where it can hold extended attributes, else /tmp. */
 const char *scene_base(void);
 

@@ -322,5 +322,6 @@ int main(void)
 		cmocka_unit_test_teardown(a_disk_that_dies_gives_errors_and_harms_nothing_else, clear_away),
 		cmocka_unit_test_teardown(sixty_four_descriptors_serve_a_wide_tree_and_many_clients, clear_away),
 	};
+	keep_mounts_private();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
