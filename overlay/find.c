@@ -105,7 +105,7 @@ static int go_down(struct way *w, struct object *dir)
 {
 	for (size_t i = w->n; i--;) {
 		struct object *o;
-		int rc = step_down(w, dir, &w->levels[i], &o);
+		int rc = step_down(w, dir, &w->levels[i], &o); /* NOLINT(clang-analyzer-unix.Malloc): places are freed by pop_to() */
 		overlay_put(w->ov, dir);
 		if (rc) {
 			pop_to(w, i + 1); /* the place of this one was wrong: its next */
