@@ -145,7 +145,7 @@ int overlay_write(struct overlay *ov, const struct overlay_cred *cred, struct ob
 		pthread_mutex_lock(&o->dir_lock); /* for a wcc that is atomic with the write */
 		wcc_before(ov, o, wcc);
 		rc = attr_get(ov, o, &a);
-		if (!rc && mode_after_write(cred, &a) != a.mode)
+		if (!rc && len && mode_after_write(cred, &a) != a.mode) /* a write of nothing changes nothing */
 			(void)!fchmod(file->fd, mode_after_write(cred, &a) & 07777);
 		if (!rc)
 			rc = write_all(file->fd, buf, len, offset);

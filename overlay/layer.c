@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/btrfs.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
@@ -100,7 +101,7 @@ static void identify_fs(struct layer *layer, const struct statfs *fs, const stru
 {
 	static const uint8_t fixed[crypto_generichash_KEYBYTES_MIN] = "overnfsd images";
 	unsigned long type = (unsigned long)fs->f_type;
-	if (layer->has_uuid) {
+	if (layer->has_uuid && type != BTRFS_SUPER_MAGIC) { /* its subvolumes share one */
 		layer->fs_kind = FS_UUID;
 		memcpy(layer->fs_id, layer->uuid, 16);
 	} else if (type == EXT4_SUPER_MAGIC || type == BTRFS_SUPER_MAGIC || type == ZFS_MAGIC) { /* made from a uuid there */
@@ -152,10 +153,12 @@ int layer_open(struct overlay *ov, struct layer *layer, const char *path, bool l
 	layer->dev_major = st.stx_dev_major;
 	layer->dev_minor = st.stx_dev_minor;
 	layer->has_handles = (unsigned long)fs.f_type != FUSE_MAGIC && !file_handle_of(fd, "", (struct file_handle *)space);
-	if (!ioctl(fd, FS_IOC_GETFSUUID, &uuid) && uuid.len == 16 && !sodium_is_zero(uuid.uuid, 16)) {
+	struct btrfs_ioctl_fs_info_args btrfs;
+	if (!ioctl(fd, FS_IOC_GETFSUUID, &uuid) && uuid.len == 16)
 		memcpy(layer->uuid, uuid.uuid, 16);
-		layer->has_uuid = true;
-	}
+	else if (fs.f_type == BTRFS_SUPER_MAGIC && !ioctl(fd, BTRFS_IOC_FS_INFO, &btrfs)) /* it answers to its own call alone */
+		memcpy(layer->uuid, btrfs.fsid, 16);
+	layer->has_uuid = !sodium_is_zero(layer->uuid, 16);
 	int flags;
 	layer->has_flags = !ioctl(fd, FS_IOC_GETFLAGS, &flags);
 	identify_fs(layer, &fs, &st);
