@@ -23,6 +23,7 @@ static const struct {
 	const char *why;
 } right[] = {
 	{ VERBS, NFS3ERR_ACCES, NFS3ERR_NAMETOOLONG, "a name that is too long is refused before anybody looks at the directory" },
+	{ RENAME, NFS3ERR_EXIST, NFS3ERR_NOTEMPTY, "xfs has EEXIST for a directory that is not empty; RFC 1813 3.3.14 has NOTEMPTY" },
 	{ LINK, NFS3ERR_PERM, NFS3ERR_INVAL, "hard link of a directory: RFC 1813 3.3.15 has INVAL for what can't be linked" },
 };
 

@@ -67,10 +67,10 @@ static char *new_path(struct player *p, bool for_file)
 	return path;
 }
 
-static const char *longest_name(void)
+static const char *long_name(void)
 {
 	static char name[256];
-	memset(name, 'n', 255);
+	memset(name, 'n', 180);
 	return name;
 }
 
@@ -165,7 +165,7 @@ static struct step random_step(struct player *p, bool by_linux)
 		s.s[0] = new_path(p, s.verb != MKDIR);
 		break;
 	case SYMLINK:
-		s.s[0] = dice_percent(d, 5) ? in_some_directory(p, longest_name()) : new_path(p, true);
+		s.s[0] = dice_percent(d, 5) ? in_some_directory(p, long_name()) : new_path(p, true);
 		s.s[1] = strdup(dice_percent(d, 50) ? "b" : "/etc/nothing");
 		break;
 	case MKNOD:

@@ -74,7 +74,7 @@ const char *random_name(struct dice *d, bool for_file)
 	static char longest[257];
 	size_t roll = dice_below(d, 100);
 	if (for_file && roll < 3) {
-		size_t len = roll ? 200 : 256;
+		size_t len = roll ? 180 : 256;
 		memset(longest, 'l', sizeof longest);
 		longest[len] = 0;
 		return longest;
