@@ -3,6 +3,8 @@
 # served, lived in over NFS by a real kernel's client (chroot, apt-get remove), then mounted by Linux overlayfs again: both must show the same tree.
 # Takes minutes and a Debian mirror (apt's own, or $MIRROR), so it is no part of make check: make image-check.
 # BASE=DIR: take this as the first layer, a directory that debootstrap made before.
+# In a mount namespace of its own: a copy of its mounts in another's would keep the overlays in use.
+[ "$(id -u)" -ne 0 ] || [ -n "${OWN_MOUNTS:-}" ] || exec unshare -m env OWN_MOUNTS=1 "$0" "$@"
 . tests/mount/rig.sh
 [ "$(id -u)" -eq 0 ] || skip "needs root, for debootstrap and to mount overlayfs"
 [ -n "${BASE:-}" ] || command -v debootstrap >/dev/null || skip "needs debootstrap: apt-get install debootstrap"
