@@ -96,7 +96,7 @@ static void fill_attributes(struct player *p, struct step *s)
 		break;
 	case WRITE:
 		s->n[0] = dice_below(d, 4) ? 0 : dice_below(d, 10000);
-		s->n[1] = dice_below(d, 4) ? dice_below(d, 100) : dice_below(d, 9000);
+		s->n[1] = 1 + (dice_below(d, 4) ? dice_below(d, 100) : dice_below(d, 9000)); /* of nothing: Linux completes a metacopy, and moves its mtime */
 		s->n[2] = dice_below(d, 100);
 		break;
 	default: break;
