@@ -265,7 +265,7 @@ static void drop_setid(const struct overlay_cred *cred, const struct overlay_att
 	if (set->set_mode && !in_group(cred, set->set_gid ? set->gid : a->gid))
 		set->mode &= ~(mode_t)S_ISGID;
 	mode_t kept = mode_after_write(cred, a);
-	if (set->set_size && !set->set_mode && a->mode != kept) {
+	if ((set->set_size || set->set_uid || set->set_gid) && !set->set_mode && a->mode != kept) {
 		set->set_mode = true;
 		set->mode = kept & 07777;
 	}

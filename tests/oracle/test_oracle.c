@@ -158,7 +158,7 @@ int main(void)
 {
 	static struct CMUnitTest tests[500];
 	size_t n = 0;
-	glob_t scripts;
+	glob_t scripts = { 0 };
 	const char *impossible = run_is_impossible();
 	char *server = realpath(setting("OVERNFSD", "build/overnfsd"), NULL); /* runs change their directory */
 	if (server)
@@ -176,5 +176,11 @@ int main(void)
 		for (size_t i = 0; i < scripts.gl_pathc && n < 490; i++)
 			tests[n++] = script_test(scripts.gl_pathv[i]);
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(random_operations_give_what_linux_gives);
-	return _cmocka_run_group_tests("oracle", tests, n, NULL, NULL);
+	int failed = _cmocka_run_group_tests("oracle", tests, n, NULL, NULL);
+	for (size_t i = 0; i + 1 < n; i++) {
+		free((char *)tests[i].name);
+		free(tests[i].initial_state);
+	}
+	globfree(&scripts);
+	return failed;
 }
