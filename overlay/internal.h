@@ -418,6 +418,7 @@ void claim_index(struct overlay *ov); /* ties a new index to the upper, and the 
 /* ---- work.c: things are made in the work directory, then moved into place ---- */
 void work_name(struct overlay *ov, char name[24]);
 int work_clean(int dirfd); /* removes all that is in the directory */
+int dir_holds_anything(int dirfd); /* 1 or 0: whiteouts count */
 int work_whiteout(struct overlay *ov, char name[24]); /* makes a whiteout */
 /* Whatever it is. A directory that is not empty stays for work_empty(): a million whiteouts may be in it, and locks are held. */
 void work_remove(struct overlay *ov, const char *name);

@@ -76,6 +76,10 @@ static int clear_target(struct overlay *ov, struct moving *m)
 	int rc = place_pin(ov, target->upper, FD_READ, &dir);
 	if (rc)
 		return rc;
+	rc = dir_holds_anything(dir->fd);
+	if (rc <= 0)
+		goto out;
+	rc = 0;
 	if (target->nlower) {
 		rc = format_set_identity(ov, dir->fd, "", &target->id, target->real_ino);
 		if (!rc)
@@ -90,6 +94,7 @@ static int clear_target(struct overlay *ov, struct moving *m)
 		times_put_back(ov, &times);
 		attr_forget(target);
 	}
+out:
 	place_unpin(ov, dir);
 	return rc;
 }
@@ -125,13 +130,10 @@ static int move_locked(struct overlay *ov, struct moving *m)
 	}
 	if (!rc && m->target && index_has(ov, m->target))
 		rc = index_keep_nlink(ov, m->target);
+	if (!rc && is_dir && m->target && m->t.name_in_upper) /* a rename that fails for it may move times (ext4, with a whiteout) */
+		rc = clear_target(ov, m);
 	if (!rc)
 		rc = rename_in_upper(ov, m, is_dir, whiteout);
-	if ((rc == -ENOTEMPTY || rc == -EEXIST) && is_dir && m->t.name_in_upper) {
-		rc = clear_target(ov, m);
-		if (!rc)
-			rc = rename_in_upper(ov, m, is_dir, whiteout);
-	}
 	if (!rc && m->target && !is_dir && target.nlink <= 1 && index_has(ov, m->target))
 		index_remove(ov, m->target);
 	if (!rc && m->target) {

@@ -52,6 +52,24 @@ int work_clean(int dirfd)
 	return rc;
 }
 
+int dir_holds_anything(int dirfd)
+{
+	int fd = open_beneath(dirfd, "", O_RDONLY | O_DIRECTORY), n = 0;
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	if (!d) {
+		n = fd < 0 ? fd : -errno;
+		if (fd >= 0)
+			close(fd);
+		return n;
+	}
+	errno = 0;
+	for (struct dirent *e; !n && (e = readdir(d)); errno = 0)
+		n = strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
+	n = n ? 1 : -errno;
+	closedir(d);
+	return n;
+}
+
 int work_whiteout(struct overlay *ov, char name[24])
 {
 	work_name(ov, name);
