@@ -12,7 +12,7 @@ cat >"$dir/script" <<'END'
 set -e
 set -- $(cat "$OUT/command")
 test "$1 $2 $3 $4 $7" = "mount -t nfs -o /mnt"
-if [ -x /sbin/mount.nfs ]; then mount -t nfs -o "$5" 10.0.2.2:"${6#*:}" "$7"; else $BB mount -t nfs -o "$5,addr=10.0.2.2" 10.0.2.2:"${6#*:}" "$7"; fi
+if [ -x /sbin/mount.nfs ] && [ -r /etc/protocols ]; then mount -t nfs -o "$5" 10.0.2.2:"${6#*:}" "$7"; else $BB mount -t nfs -o "$5,addr=10.0.2.2" 10.0.2.2:"${6#*:}" "$7"; fi
 cd "$7"
 test "$(ls | tr '\n' ' ')" = "bin doc etc "
 test "$(cat etc/settings)" = "colour = green"
