@@ -5,6 +5,7 @@ if [ "${1:-}" != inside ]; then
 	for tool in showmount rpcbind unshare ip nfs-ls rpcinfo; do
 		PATH=$PATH:/sbin:/usr/sbin command -v $tool >/dev/null || { echo "$tool is not installed: tests/install-deps rpcbind"; exit 77; }
 	done
+	[ -r /etc/services ] || { echo "rpcinfo wants /etc/services (package netbase): tests/install-deps rpcbind"; exit 77; }
 	unshare --net --mount --pid --fork true 2>/dev/null || { echo "needs a network namespace of its own: root"; exit 77; }
 	exec unshare --net --mount --pid --fork --kill-child --mount-proc "$0" inside
 fi
