@@ -115,7 +115,7 @@ static int rename_in_upper(struct overlay *ov, struct moving *m, bool is_dir, bo
 static int move_locked(struct overlay *ov, struct moving *m)
 {
 	bool is_dir = m->o->type == S_IFDIR, whiteout = m->f.name_below || !m->f.name_in_upper;
-	struct overlay_attr target;
+	struct overlay_attr target = { 0 };
 	int rc = m->target ? attr_get(ov, m->target, &target) : 0;
 	if (!rc && !m->f.name_in_upper) /* an indexed file: this name was still the lower's */
 		rc = index_has(ov, m->o) ? index_link_up(ov, m->o, m->from, m->from_fd->fd, m->oldname) :

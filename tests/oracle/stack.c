@@ -107,6 +107,21 @@ static void put_xattr_whiteout(struct player *p, uint64_t layer)
 	free(path);
 }
 
+static void put_something(struct player *p, uint64_t layer, char *path, size_t roll, bool hard_links)
+{
+	const char *name = strrchr(path, '/');
+	if (strlen(name ? name + 1 : path) > 255)
+		return; /* too long to be made */
+	if (roll < 84)
+		put_plain(p, layer, path, roll);
+	else if (roll < 91 && hard_links)
+		put_hard(p, layer, path);
+	else if (roll < 98 && (layer || !name)) /* not in a directory of the upper alone: Linux can't remove such */
+		play(p, (struct step){ .verb = PUT_WHITEOUT, .n = { layer }, .s = { path } });
+	else if (roll >= 98 && layer && layer < p->lowers)
+		put_xattr_whiteout(p, layer);
+}
+
 static void put_layer(struct player *p, uint64_t layer, size_t n, bool hard_links)
 {
 	struct dice *d = &p->dice;
@@ -117,18 +132,8 @@ static void put_layer(struct player *p, uint64_t layer, size_t n, bool hard_link
 	for (size_t i = 0; i < n; i++) {
 		size_t roll = dice_below(d, 100);
 		char *path = below(p, random_name(d, roll >= 40));
-		if (!path)
-			continue;
-		if (strrchr(path, '/') ? strlen(strrchr(path, '/')) > 256 : strlen(path) > 255)
-			; /* too long to be made */
-		else if (roll < 84)
-			put_plain(p, layer, path, roll);
-		else if (roll < 91 && hard_links)
-			put_hard(p, layer, path);
-		else if (roll < 98 && (layer || !strchr(path, '/'))) /* not in a directory of the upper alone: Linux can't remove such */
-			play(p, (struct step){ .verb = PUT_WHITEOUT, .n = { layer }, .s = { path } });
-		else if (roll >= 98 && layer && layer < p->lowers)
-			put_xattr_whiteout(p, layer);
+		if (path)
+			put_something(p, layer, path, roll, hard_links);
 		free(path);
 	}
 }

@@ -38,6 +38,7 @@ registered() { "$rpcinfo" -p 127.0.0.1 2>/dev/null | awk -v prog="$1" -v vers="$
 if start one --port 0 && grep -q 'not registered with rpcbind' one.log && grep -q "port=$one_port,mountport=$one_port" one.log; then ok; else no a_machine_without_rpcbind_is_served "$(cat one.log)"; fi
 stop "$one"
 
+[ -r /etc/services ] || { echo "rpcinfo wants /etc/services (package netbase): tests/install-deps rpcbind"; exit 77; }
 "$rpcbind" -f -w >/dev/null 2>bind.log & bind=$!; pids="$pids $bind"
 for _ in $(seq 200); do "$rpcinfo" -p 127.0.0.1 >/dev/null 2>&1 && break; sleep 0.05; done
 "$rpcinfo" -p 127.0.0.1 >/dev/null 2>&1 || { echo "rpcbind does not run here: $(cat bind.log)"; exit 77; }
