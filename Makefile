@@ -24,7 +24,7 @@ UNIT = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 AREAS = $(filter-out unit,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
 WIRE = $(foreach a,$(AREAS),$(patsubst %.c,$(BUILD)/%,$(wildcard tests/$(a)/test_*.c)))
 
-.PHONY: oracle all help run check deps unit e2e asan tsan lint install clean bench crash guest-check
+.PHONY: all help run check deps oracle crash guest-check image-check asan tsan lint install clean bench
 all: $(BUILD)/overnfsd $(BUILD)/overnfsctl ## build the daemon, in build/
 
 $(BUILD)/overnfsd: $(BUILD)/nfs3/main.o $(LIB_OBJ)
@@ -85,14 +85,16 @@ tests-built: all $(UNIT) $(WIRE)
 guest-check: ## the tests of a kernel's client and of big trees in full size: some 20 minutes
 	@tests/install-deps guest
 	@$(MAKE) --no-print-directory all tests-built
-	@FILES=20000 MAKE_TARGETS=all GUEST_SECONDS=200 OPS=20000 ENTRIES=100000 MORE_OPTS="noac nordirplus,rsize=32768" BIG=1 tests/run-tests $(BUILD) mount/ big/ libnfs/
+	@FILES=20000 MAKE_TARGETS=all GUEST_SECONDS=200 OPS=20000 ENTRIES=100000 MORE_OPTS="noac nordirplus,rsize=32768" BIG=1 HANGS_AFTER=0 tests/run-tests $(BUILD) mount/ big/ libnfs/
 
+crash: tests-built ## the server killed behind every system call of each kind of change, and each call failing with every error (long)
+	@for how in --sync --async; do CRASH_ARGS=$$how EVERY=1 ALL=1 HANGS_AFTER=0 tests/run-tests $(BUILD) crash/test_kill || exit 1; done
+	@EVERY=1 ERRORS=all HANGS_AFTER=0 tests/run-tests $(BUILD) crash/test_faults
 # gcc 12 warns of buffers and pointers that are well where the sanitizers' code is in between
 asan: ## build with AddressSanitizer and UBSan, in build/asan, and run all tests
 	@$(MAKE) --no-print-directory BUILD=build/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Wno-format-truncation" check
 tsan: ## build with ThreadSanitizer, in build/tsan, and run all tests
 	@$(MAKE) --no-print-directory BUILD=build/tsan CFLAGS="-O1 -g -fsanitize=thread -Wno-format-truncation -Wno-dangling-pointer" check
-.PHONY: image-check
 image-check: all ## a Debian image in three layers, used over NFS in a guest, then compared with Linux overlayfs (minutes; needs root and a mirror)
 	@OVERNFSD=$(BUILD)/overnfsd tests/format/image-check.sh
 lint: deps ## clang-tidy and cppcheck
