@@ -23,10 +23,10 @@ def once_or_twice(expected, call, *args):
 
 class Work:
     """One process's directory: its files by name, each (bytes, open descriptor or None)."""
-    def __init__(self, number):
+    def __init__(self, number, home):
         self.r = random.Random(SEED * 10 + number)
         self.number = number
-        os.chdir('top/work%d' % number)  # for good: its names change above it
+        os.fchdir(home)  # for good: its names change above it
         self.here = os.open('.', os.O_RDONLY)
         self.files = {}
         self.dirs = {'.': None, 'sub': None}
@@ -165,12 +165,13 @@ class Work:
 def main():
     until = time.time() + SECONDS
     children = []
+    homes = [os.open('top/work%d' % number, os.O_RDONLY) for number in range(PROCESSES)]  # before the first of them renames
     for number in range(PROCESSES):
         pid = os.fork()
         if not pid:
             rc = 1
             try:
-                w = Work(number)
+                w = Work(number, homes[number])
                 w.run(until)
                 print('| process %d: %d operations, %d heard of their own first try' % (number, w.ops, lost), flush=True)
                 rc = 0
