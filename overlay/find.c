@@ -6,25 +6,12 @@
 
 enum { MAX_DEPTH = 8192, MAX_STEPS = 100000 };
 
-static bool same_id(const struct overlay_id *a, const struct overlay_id *b)
-{
-	return a->ino == b->ino && a->gen == b->gen && a->layer == b->layer;
-}
-
 int find_name(struct overlay *ov, struct object *dir, const char *name, struct object **o)
 {
 	*o = NULL;
 	pthread_mutex_lock(&dir->dir_lock);
 	int rc = dir->dead ? -ESTALE : dir->type != S_IFDIR ? -ENOTDIR : lookup_locked(ov, dir, name, o);
 	pthread_mutex_unlock(&dir->dir_lock);
-	return rc;
-}
-
-int find_locked_name(struct overlay *ov, struct object *dir, const char *name, struct object **o)
-{
-	pthread_rwlock_rdlock(&ov->rename_lock);
-	int rc = find_name(ov, dir, name, o);
-	pthread_rwlock_unlock(&ov->rename_lock);
 	return rc;
 }
 

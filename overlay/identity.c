@@ -321,12 +321,6 @@ bool identity_has_origins(struct identity *id)
 	return id && atomic_load(&id->norigins);
 }
 
-uint64_t identity_copy_of(struct identity *id, const struct overlay_id *origin)
-{
-	struct origin_row below = id_row(origin), upper = { 0 };
-	return get(id, id->copies, &below, sizeof below, &upper, sizeof upper) ? 0 : be64toh(upper.a);
-}
-
 void identity_forget(struct identity *id, const struct overlay_id *origin)
 {
 	struct origin_row below = id_row(origin), upper = { 0 };

@@ -45,8 +45,6 @@ int identity_number(struct identity *id, struct layer_identity *layers, size_t n
 /* The upper inode (ino, gen) is the copy of origin. Durable on return: before the copy shows. */
 int identity_put_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const struct overlay_id *origin);
 int identity_get_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, struct overlay_id *origin); /* -ENOENT */
-/* The upper inode that is origin's copy, or 0. */
-uint64_t identity_copy_of(struct identity *id, const struct overlay_id *origin);
 bool identity_has_origins(struct identity *id);
 void identity_forget(struct identity *id, const struct overlay_id *origin); /* the copy was removed */
 /* Calls each for every origin until it returns false; no other call may be made from within. */

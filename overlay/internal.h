@@ -111,6 +111,11 @@ size_t format_make_origin(const struct layer *layer, int dirfd, const char *name
 bool format_private_xattr(struct overlay *ov, const char *name);
 
 /* ---- object.c: the table ---- */
+static inline bool same_id(const struct overlay_id *a, const struct overlay_id *b)
+{
+	return a->ino == b->ino && a->gen == b->gen && a->layer == b->layer;
+}
+
 struct object {
 	struct overlay_id id;
 	atomic_uint refs;
@@ -199,7 +204,6 @@ void object_set_name(struct overlay *ov, struct object *o, struct object *parent
 /* ---- find.c ---- */
 int find_object(struct overlay *ov, const struct overlay_id *id, struct object **o); /* table and map. -ENOENT: not known. -ESTALE: known to be gone */
 int find_name(struct overlay *ov, struct object *dir, const char *name, struct object **o); /* rename_lock shared; takes dir_lock; -ESTALE: dir is dead */
-int find_locked_name(struct overlay *ov, struct object *dir, const char *name, struct object **o); /* takes both */
 void object_lose(struct overlay *ov, struct object *o, struct object *dir, const char *name); /* one of several names went */
 /* ---- search.c: where the map is silent ---- */
 struct search;
@@ -254,7 +258,7 @@ struct overlay {
 	char *name;
 	struct layer *layers; /* [0] is the upper where there is one */
 	size_t nlayers;
-	bool has_upper, writable, privileged, reserved_dir, can_whiteout_rename;
+	bool has_upper, writable, privileged, reserved_dir;
 	const char *prefix; /* "trusted.overlay." or "user.overlay." */
 	int base_fd; /* <work>, or the reserved directory */
 	int work_fd, map_fd; /* <work>/work and <work>/overnfsd */

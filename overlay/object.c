@@ -20,11 +20,6 @@ static size_t name_bucket(const struct table *t, const struct object *parent, co
 	return (h ^ h >> 31) & (t->buckets - 1);
 }
 
-static bool same_id(const struct overlay_id *a, const struct overlay_id *b)
-{
-	return a->ino == b->ino && a->gen == b->gen && a->layer == b->layer;
-}
-
 int table_init(struct table *t, size_t max)
 {
 	pthread_mutex_init(&t->lock, NULL);

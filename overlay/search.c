@@ -235,11 +235,6 @@ static struct overlay_id *gone_slot(struct search *s, const struct overlay_id *i
 	return &s->gone[(h >> 32) % GONE];
 }
 
-static bool same_id(const struct overlay_id *a, const struct overlay_id *b)
-{
-	return a->ino == b->ino && a->gen == b->gen && a->layer == b->layer;
-}
-
 static bool go_on(void *arg, double fraction)
 {
 	struct overlay *ov = arg;
