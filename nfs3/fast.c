@@ -303,6 +303,6 @@ long fast_write(struct rpc_call *call, const uint8_t *args, size_t len, uint8_t 
 	WRITE3res r = { 0 };
 	if (room < RESULT_MAX || !decode_write(args, len, &a))
 		return -1;
-	proc_write(call, &a, &r);
+	run_change(call, proc_write, &a, &r);
 	return encode_write(out, &r) - out;
 }

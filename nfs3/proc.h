@@ -32,6 +32,8 @@ extern const struct rpc_proc mount3_procs[6];
 extern const struct rpc_proc mount1_procs[6]; /* for showmount; without MNT, as NFS version 2 is not served */
 
 typedef void rpc_run(struct rpc_call *call, void *args, void *res);
+void run_change(struct rpc_call *call, rpc_run *run, void *args, void *res); /* with what is to be flushed for it put off, where the call may */
+void nfs3_settle(struct rpc_deferred d[], size_t n); /* rpc_config.settle: flushes what was put off */
 rpc_run proc_getattr, proc_setattr, proc_lookup, proc_access, proc_readlink;
 rpc_run proc_read, proc_write, proc_commit;
 rpc_run proc_create, proc_mkdir, proc_symlink, proc_mknod;

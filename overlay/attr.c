@@ -316,12 +316,10 @@ int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct 
 	pthread_mutex_unlock(&o->dir_lock);
 	struct object *parent = o->parent && !file && !rc ? object_get(o->parent) : NULL;
 	pthread_rwlock_unlock(&ov->rename_lock);
-	if (file) {
-		rc = sync_fd(ov, file->fd, false);
-		place_unpin(ov, file);
-	} else if (parent) {
+	if (file)
+		rc = sync_file(ov, file, false);
+	else if (parent)
 		rc = sync_dirs(ov, parent, NULL); /* no descriptor of its own: the journal's commit takes it along */
-	}
 	overlay_put(ov, parent);
 	return rc;
 }

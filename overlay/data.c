@@ -154,7 +154,7 @@ int overlay_write(struct overlay *ov, const struct overlay_cred *cred, struct ob
 	}
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (!rc && stable)
-		rc = sync_fd(ov, file->fd, stable == WRITE_DATA_SYNC);
+		return sync_file(ov, file, stable == WRITE_DATA_SYNC);
 	place_unpin(ov, file);
 	return rc;
 }
@@ -169,10 +169,8 @@ int overlay_commit(struct overlay *ov, const struct overlay_cred *cred, struct o
 	if (!rc && object_is_up(o, false))
 		rc = object_pin(ov, o, FD_WRITE, &file);
 	pthread_rwlock_unlock(&ov->rename_lock);
-	if (file) {
-		rc = sync_fd(ov, file->fd, false);
-		place_unpin(ov, file);
-	}
+	if (file)
+		rc = sync_committed(ov, file);
 	wcc->have_after = !overlay_getattr(ov, o, &wcc->after);
 	return rc;
 }

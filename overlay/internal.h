@@ -236,12 +236,16 @@ struct syncs {
 	struct waiter *queue, **tail;
 	_Atomic uint64_t one_ns, all_ns; /* what a flush of a file, and of the file system, took lately */
 	atomic_uint avoided;
+	atomic_size_t deferred; /* files that calls put off to flush */
 };
 void syncs_init(struct syncs *s);
 void syncs_destroy(struct syncs *s);
 void will_block(struct overlay *ov); /* before a wait for a disk: others take over the thread's connection */
-/* Both wait, with no lock held but a copy_lock. A failed writeback changes the write verifier. */
+/* Waits, with no lock held but a copy_lock, as those below may. A failed writeback changes the write verifier. */
 int sync_fd(struct overlay *ov, int fd, bool data_only); /* fd: not O_PATH */
+/* The last thing that a call does before its success may be told; it is put off where the thread said so. Both take over the pin. */
+int sync_file(struct overlay *ov, struct fdent *file, bool data_only);
+int sync_committed(struct overlay *ov, struct fdent *file); /* for an answer with the write verifier */
 int sync_dirs(struct overlay *ov, struct object *a, struct object *b); /* under `sync`, makes changes of names durable; b may be NULL */
 
 /* ---- the overlay ---- */

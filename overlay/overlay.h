@@ -196,6 +196,21 @@ int overlay_rmdir(struct overlay *ov, const struct overlay_cred *cred, struct ob
 int overlay_rename(struct overlay *ov, const struct overlay_cred *cred, struct object *from, const char *oldname,
 		   struct object *to, const char *newname, struct overlay_wcc *from_wcc, struct overlay_wcc *to_wcc);
 
+/* ---- changes that share a flush ----
+ * With config.sync a call that changes something, and always a stable write and a commit, waits for the disk before it returns. A thread may put that off:
+ * its calls between overlay_defer(u) and overlay_defer(NULL) return with *u holding what is to be flushed. Until overlay_flush() nobody may be told that
+ * they succeeded. */
+enum { OVERLAY_UNFLUSHED = 4 };
+struct overlay_unflushed {
+	struct overlay *ov;
+	unsigned n; /* 0: nothing was put off, and *u may be forgotten */
+	struct fdent *file[OVERLAY_UNFLUSHED]; /* held open until the flush */
+	uint64_t verifier; /* that a commit is answered with; or 0 */
+	int rc; /* after overlay_flush: 0, or why what was done may be lost. -EAGAIN: a commit that is to be asked for again */
+};
+void overlay_defer(struct overlay_unflushed *u);
+void overlay_flush(struct overlay_unflushed *const u[], size_t n); /* n > 0, all of one overlay and with something put off. Blocks */
+
 /* ---- care of what is kept on disk: for an overlay that was opened with config.offline, while no server runs ---- */
 struct overlay_listener {
 	bool (*progress)(void *arg, double fraction); /* 0 to 1; false: stop, with -ECANCELED. May be NULL */

@@ -1,9 +1,11 @@
 /*
- * sync.c: what is done is on disk. Calls that wait for that at the same time share it: a flush of the whole file system costs hardly more than one of
- * a file, so whoever comes while enough flushes are under way waits for the next, which is for all who came meanwhile.
+ * sync.c: what is done is on disk. Calls that need that at the same time share it, as a flush of the whole file system costs hardly more than one of
+ * a file. Most put it off (overlay_defer) and are flushed for together by whoever has their replies. Those that can't go on without it wait: whoever
+ * comes while enough flushes are under way waits for the next, which is for all who came meanwhile.
  */
 #include "internal.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -64,12 +66,23 @@ static int flush_one(struct overlay *ov, int fd, bool data_only)
 	return rc ? failed(ov, rc) : 0;
 }
 
-/* For those who wait: one flush of a file if it is the same for all, else one of the file system, which (since Linux 5.8) tells of every writeback that
- * failed. Where much else is dirty that may cost more than a flush for each: then each does its own. */
-static bool flush_all(struct overlay *ov, const struct waiter *first, int *rc)
+/* One flush of the file system that fd is on, instead of one for each of so many files. It tells (since Linux 5.8) of every writeback that failed. Where
+ * much else is dirty it may cost more than those: then false, and nothing was done. */
+static bool flush_file_system(struct overlay *ov, int fd, size_t files, int *rc)
 {
 	struct syncs *s = &ov->syncs;
-	unsigned files = 1;
+	if (atomic_load(&s->all_ns) > files * atomic_load(&s->one_ns) && atomic_fetch_add(&s->avoided, 1) % TRY_AGAIN)
+		return false;
+	uint64_t t = now_ns();
+	*rc = TEMP_FAILURE_RETRY(syncfs(fd)) ? failed(ov, -errno) : 0;
+	note(&s->all_ns, t);
+	return true;
+}
+
+/* For those who wait. False: each has to do its own. */
+static bool flush_all(struct overlay *ov, const struct waiter *first, int *rc)
+{
+	size_t files = 1;
 	bool data_only = first->data_only;
 	for (const struct waiter *w = first->next; w; w = w->next) {
 		files += w->fd != first->fd;
@@ -79,12 +92,7 @@ static bool flush_all(struct overlay *ov, const struct waiter *first, int *rc)
 		*rc = flush_one(ov, first->fd, data_only);
 		return true;
 	}
-	if (atomic_load(&s->all_ns) > files * atomic_load(&s->one_ns) && atomic_fetch_add(&s->avoided, 1) % TRY_AGAIN)
-		return false;
-	uint64_t t = now_ns();
-	*rc = TEMP_FAILURE_RETRY(syncfs(first->fd)) ? failed(ov, -errno) : 0;
-	note(&s->all_ns, t);
-	return true;
+	return flush_file_system(ov, first->fd, files, rc);
 }
 
 /* lock held: one flush has ended; who came meanwhile is led by the first of them. */
@@ -134,6 +142,14 @@ static int wait_for_flush(struct overlay *ov, int fd, bool data_only)
 	return w.state == ON_ITS_OWN ? flush_one(ov, fd, data_only) : w.rc;
 }
 
+/* Flushes take so long that others should take over the thread's connection, unless the upper is memory or a disk as fast. */
+static void will_flush(struct overlay *ov)
+{
+	uint64_t usual = atomic_load(&ov->syncs.one_ns);
+	if (!usual || usual > SHORT_NS)
+		will_block(ov);
+}
+
 /* Is it on the file system that a flush of the upper's is for? */
 static bool is_on_upper(struct overlay *ov, int fd)
 {
@@ -145,9 +161,7 @@ static bool is_on_upper(struct overlay *ov, int fd)
 int sync_fd(struct overlay *ov, int fd, bool data_only)
 {
 	struct syncs *s = &ov->syncs;
-	uint64_t usual = atomic_load(&s->one_ns);
-	if (!usual || usual > SHORT_NS) /* memory, or a disk as fast: nobody need take over */
-		will_block(ov);
+	will_flush(ov);
 	pthread_mutex_lock(&s->lock);
 	if (s->running >= ALONE && is_on_upper(ov, fd))
 		return wait_for_flush(ov, fd, data_only);
@@ -160,6 +174,114 @@ int sync_fd(struct overlay *ov, int fd, bool data_only)
 	return rc;
 }
 
+/* ---- calls that put it off ---- */
+static _Thread_local struct overlay_unflushed *deferred;
+
+void overlay_defer(struct overlay_unflushed *u)
+{
+	if (u)
+		*u = (struct overlay_unflushed){ 0 };
+	deferred = u;
+}
+
+/* Each holds a descriptor: they must not take all that there are. */
+static bool can_defer(struct overlay *ov)
+{
+	return deferred && deferred->n < OVERLAY_UNFLUSHED && atomic_load(&ov->syncs.deferred) < ov->fds.max / 4;
+}
+
+int sync_file(struct overlay *ov, struct fdent *file, bool data_only)
+{
+	if (can_defer(ov)) {
+		deferred->ov = ov;
+		deferred->file[deferred->n++] = file;
+		atomic_fetch_add(&ov->syncs.deferred, 1);
+		return 0;
+	}
+	int rc = sync_fd(ov, file->fd, data_only);
+	place_unpin(ov, file);
+	return rc;
+}
+
+int sync_committed(struct overlay *ov, struct fdent *file)
+{
+	if (can_defer(ov))
+		deferred->verifier = atomic_load(&ov->verifier);
+	return sync_file(ov, file, false);
+}
+
+/* The files of a batch, each once. */
+struct batch {
+	size_t n;
+	bool on_upper; /* all of them */
+	struct flushed {
+		const struct fdent *file;
+		int rc;
+	} files[];
+};
+
+static struct flushed *find_flushed(struct batch *b, const struct fdent *file)
+{
+	for (size_t i = 0; i < b->n; i++)
+		if (b->files[i].file == file)
+			return &b->files[i];
+	return NULL;
+}
+
+static struct batch *gather(struct overlay *ov, struct overlay_unflushed *const u[], size_t n)
+{
+	struct batch *b = malloc(sizeof *b + n * OVERLAY_UNFLUSHED * sizeof b->files[0]);
+	if (!b)
+		return NULL;
+	b->n = 0;
+	b->on_upper = true;
+	for (size_t i = 0; i < n; i++)
+		for (unsigned j = 0; j < u[i]->n; j++)
+			if (!find_flushed(b, u[i]->file[j])) {
+				b->on_upper = b->on_upper && is_on_upper(ov, u[i]->file[j]->fd);
+				b->files[b->n++] = (struct flushed){ .file = u[i]->file[j] };
+			}
+	return b;
+}
+
+static void flush_batch(struct overlay *ov, struct batch *b)
+{
+	int rc;
+	if (b->n > 1 && b->on_upper && flush_file_system(ov, b->files[0].file->fd, b->n, &rc)) {
+		for (size_t i = 0; i < b->n; i++)
+			b->files[i].rc = rc;
+		return;
+	}
+	for (size_t i = 0; i < b->n; i++)
+		b->files[i].rc = flush_one(ov, b->files[i].file->fd, false);
+}
+
+/* What became of it. Without memory for a batch, each file is flushed for each call. */
+static void settle(struct overlay *ov, struct batch *b, struct overlay_unflushed *u)
+{
+	u->rc = 0;
+	for (unsigned j = 0; j < u->n; j++) {
+		int rc = b ? find_flushed(b, u->file[j])->rc : flush_one(ov, u->file[j]->fd, false);
+		u->rc = u->rc ? u->rc : rc;
+		place_unpin(ov, u->file[j]);
+	}
+	atomic_fetch_sub(&ov->syncs.deferred, u->n);
+	if (!u->rc && u->verifier && u->verifier != atomic_load(&ov->verifier))
+		u->rc = -EAGAIN; /* the failure may have been told to another flush of the same file: the client has to ask again, and see the verifier */
+}
+
+void overlay_flush(struct overlay_unflushed *const u[], size_t n)
+{
+	struct overlay *ov = u[0]->ov;
+	will_flush(ov);
+	struct batch *b = gather(ov, u, n);
+	if (b)
+		flush_batch(ov, b);
+	for (size_t i = 0; i < n; i++)
+		settle(ov, b, u[i]);
+	free(b);
+}
+
 static int sync_dir(struct overlay *ov, struct object *dir)
 {
 	struct fdent *fd;
@@ -168,9 +290,7 @@ static int sync_dir(struct overlay *ov, struct object *dir)
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (rc)
 		return rc > 0 ? 0 : rc;
-	rc = sync_fd(ov, fd->fd, false);
-	place_unpin(ov, fd);
-	return rc;
+	return sync_file(ov, fd, false);
 }
 
 int sync_dirs(struct overlay *ov, struct object *a, struct object *b)

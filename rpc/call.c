@@ -85,25 +85,36 @@ static const struct rpc_program *find_program(struct rpc_server *server, struct 
 static long dispatch(struct rpc_server *server, struct rpc_call *call, const struct rpc_proc *proc, const uint8_t *args, size_t len,
 		     uint8_t *out, size_t room)
 {
-	void *entry;
 	long n;
+	call->failure_words = proc->failure_words;
 	if (proc->repeat == RPC_REPEATABLE)
 		return run(server, call, proc, args, len, out, room);
-	struct drc *drc = server->drc[proc->repeat == RPC_ONCE_BULK];
-	switch (drc_begin(drc, call, args, len, out, room, &n, &entry)) {
+	call->drc = server->drc[proc->repeat == RPC_ONCE_BULK];
+	switch (drc_begin(call->drc, call, args, len, out, room, &n, &call->entry)) {
 	case DRC_BUSY: return 0; /* the first one is still at work and will answer */
 	case DRC_DONE: return n;
 	default: break;
 	}
 	n = run(server, call, proc, args, len, out, room);
-	drc_finish(drc, entry, out, n);
+	if (!call->deferred)
+		drc_finish(call->drc, call->entry, out, n);
 	return n;
+}
+
+long call_fail(uint8_t *reply, uint32_t status, uint32_t failure_words)
+{
+	put_be32(reply + REPLY_HEADER, status);
+	memset(reply + REPLY_HEADER + 4, 0, 4 * (size_t)failure_words);
+	return REPLY_HEADER + 4 + 4 * (long)failure_words;
 }
 
 long call_run(struct rpc_server *server, struct rpc_call *call, const uint8_t *rec, size_t len, uint8_t *out, size_t room)
 {
 	const uint8_t *p = rec + 24, *end = rec + len;
 	call->file.done = NULL;
+	call->deferred = NULL;
+	call->entry = NULL;
+	call->may_defer = server->config.settle && call->conn;
 	uint32_t low, high, auth;
 	if (len < 8 || get_be32(rec + 4) != CALL)
 		return -1;

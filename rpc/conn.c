@@ -349,11 +349,19 @@ static int run_one(struct worker *w, struct conn *c, struct rpc_call *call, cons
 	worker_enter(w);
 	call->lone = !rest->len && !atomic_load_explicit(&c->queued, memory_order_relaxed);
 	long n = call_run(w->server, call, rec, len, w->out + at + 4, w->out_size - at - 4);
+	struct parked *parked = call->deferred ? park_new(w->server, call, w->out + at + 4, &n) : NULL;
 	bool file = call->file.done;
+	if (parked)
+		n = 0;
 	if (n > 0)
 		put_be32(w->out + at, 0x80000000u | (uint32_t)((size_t)n + (file ? padded(&call->file) : 0)));
-	if (!worker_leave(w)) { /* what was ready before is sent; this reply is ours */
-		if (file)
+	bool leads = worker_leave(w);
+	if (parked)
+		park_add(w->server, parked);
+	if (!leads) { /* what was ready before is sent; this reply is ours */
+		if (parked)
+			park_settle(w);
+		else if (file)
 			conn_send_file(c, w->out + at, (size_t)n + 4, &call->file);
 		else if (n > 0)
 			conn_send(c, w->out + at, (size_t)n + 4);

@@ -8,7 +8,9 @@
  * A client that does not read: replies that its socket does not take are queued at its connection. From OUT_QUEUE_MAX bytes on, its calls are neither
  * read nor run; where all queues together pass config.max_queued, the connection that would add to them is closed.
  *
- * Lock order: server.lock > conn.lock. The reply cache's lock stands alone.
+ * Replies that wait for a flush are parked (park.c).
+ *
+ * Lock order: server.lock > conn.lock. parking.lock stands alone, and so does the reply cache's.
  */
 #ifndef OVERNFSD_RPC_INTERNAL_H
 #define OVERNFSD_RPC_INTERNAL_H
@@ -101,6 +103,12 @@ struct rpc_server {
 		unsigned netids; /* bits: rpcbind.c */
 	} registered[16];
 	int nregistered;
+	struct parking {
+		pthread_mutex_t lock; /* guards all; nothing is taken under it */
+		struct parked *list, **tail; /* oldest first */
+		unsigned settlers; /* workers that settle for those that were parked */
+		atomic_uint n; /* in the list; may be looked at without */
+	} parking;
 	pthread_mutex_t lock; /* guards all below, and what says so above */
 	struct worker *spares;
 	struct worker *workers[1024];
@@ -110,6 +118,7 @@ struct rpc_server {
 
 /* ---- call.c: one call. rec is the whole record; the reply (without its mark) goes to out. Its length; 0: no reply; -1: not a call. ---- */
 long call_run(struct rpc_server *server, struct rpc_call *call, const uint8_t *rec, size_t len, uint8_t *out, size_t room);
+long call_fail(uint8_t *reply, uint32_t status, uint32_t failure_words); /* makes it one that says just this. Its length, no longer than it was */
 /* ---- auth.c ---- */
 /* Decodes credentials at *p (they end before end). 0, or an auth_stat. */
 uint32_t auth_decode(const uint8_t **p, const uint8_t *end, struct rpc_call *call);
@@ -134,12 +143,21 @@ bool conn_flush(struct conn *c); /* false: broken */
 bool conn_is_full(struct conn *c);
 void conn_serve(struct worker *w, struct conn *c, bool readable);
 int conn_keep(struct conn *c, const uint8_t *data, size_t len); /* puts unrun bytes before what is there */
+/* ---- park.c ---- */
+/* Of a call with something deferred: a copy of its reply for park_add. NULL: without memory for it, it was settled at once, and *len is the reply's. */
+struct parked *park_new(struct rpc_server *server, struct rpc_call *call, uint8_t *reply, long *len);
+void park_add(struct rpc_server *server, struct parked *p);
+/* Settles what is parked and sends it, unless others are at it already. Blocks; a leader may lose the lead by it. */
+void park_settle(struct worker *w);
+void park_init(struct parking *parking);
+void park_destroy(struct parking *parking); /* empty */
 /* ---- udp.c ---- */
 int udp_open(const struct sockaddr *address, socklen_t len);
 void udp_serve(struct worker *w, int fd);
 /* ---- server.c ---- */
 void rpcbind_unregister(struct rpc_server *s); /* rpcbind.c */
 void server_drain(struct rpc_server *s); /* drain.c: once the workers are gone, sends what is queued, and closes the connections */
+bool worker_leads(struct worker *w);
 bool worker_enter(struct worker *w); /* before a call */
 bool worker_leave(struct worker *w); /* after it; false: the rest was taken over */
 void rpc_log(struct rpc_server *server, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -34,7 +34,19 @@ struct rpc_call {
 	void *user; /* rpc_program.user */
 	bool lone; /* over TCP, and neither do other calls wait behind it nor other replies before its own */
 	struct rpc_file file; /* for fast() to set, of a lone call: follows what it returns; done is called when it was sent */
-	struct conn *conn; /* rpc/'s own; NULL: UDP */
+	bool may_defer; /* the handler may set deferred */
+	void *deferred; /* what config.settle is to be called with before the reply goes; NULL: nothing */
+	/* rpc/'s own */
+	struct conn *conn; /* NULL: UDP */
+	struct drc *drc; /* that entry is of */
+	void *entry; /* of the reply cache, while the call is being answered; or NULL */
+	uint32_t failure_words; /* of its rpc_proc */
+};
+
+/* A reply that waits for what many can share, like a flush: config.settle is called with those that came meanwhile. */
+struct rpc_deferred {
+	void *what; /* rpc_call.deferred */
+	uint32_t status; /* for settle to set. Not 0: the call failed after all; its results are this word, and as many zero words behind it as the procedure says */
 };
 
 /* What a call that comes again (the reply was lost, the connection broke) may do: */
@@ -54,6 +66,7 @@ struct rpc_proc {
 	void (*run)(struct rpc_call *call, void *args, void *res);
 	void (*free_res)(void *res);
 	enum rpc_repeat repeat;
+	uint32_t failure_words; /* of results that say only that it failed: how many follow the status, all zero */
 	/* Optional shortcut for the hottest calls, tried first: decodes the len bytes of arguments at args itself and writes
 	 * the encoded results at out (room bytes). Returns their length, or -1 to be served the ordinary way (it must then have changed nothing). */
 	long (*fast)(struct rpc_call *call, const uint8_t *args, size_t len, uint8_t *out, size_t room);
@@ -73,6 +86,7 @@ struct rpc_config {
 	size_t drc_entries; /* calls that each of the two reply caches remembers; 0: a default */
 	size_t max_queued; /* bytes of replies that wait for slow readers, of all connections; one that would add more is closed. 0: an eighth of memory */
 	unsigned dead_after; /* seconds after which a peer that takes nothing, or answers no probe, is gone; 0: a default */
+	void (*settle)(struct rpc_deferred d[], size_t n); /* n > 0; may block, and call rpc_blocking(). What the handlers deferred is its own to free */
 	bool (*allow)(const struct sockaddr_storage *peer); /* NULL: everybody; false closes or ignores */
 	void (*log)(int level, const char *fmt, ...);
 };

@@ -59,6 +59,7 @@ int rpc_server_create(const struct rpc_config *config, struct rpc_server **out)
 	if (!s->config.dead_after)
 		s->config.dead_after = DEAD_AFTER;
 	pthread_mutex_init(&s->lock, NULL);
+	park_init(&s->parking);
 	int rc = 0;
 	for (int i = 0; i < 2; i++)
 		if (!(s->drc[i] = drc_new(config->drc_entries)))
@@ -358,14 +359,14 @@ void rpc_blocking(void)
 	steal(self, atomic_load(&self->state));
 }
 
-static bool leads(struct worker *w)
+bool worker_leads(struct worker *w)
 {
 	return (atomic_load_explicit(&w->state, memory_order_relaxed) & STATE_MASK) < STOLEN;
 }
 
 static void resume(struct worker *w, struct shard *sh)
 {
-	while (leads(w) && sh->resume) {
+	while (worker_leads(w) && sh->resume) {
 		struct conn *c = sh->resume;
 		sh->resume = c->resume_next;
 		c->resuming = false;
@@ -397,17 +398,22 @@ static void handle(struct worker *w, struct source *src, uint32_t events)
 static void lead(struct worker *w, struct shard *sh)
 {
 	struct epoll_event ev[EVENTS];
-	while (leads(w) && !atomic_load(&w->server->stopping)) {
+	while (worker_leads(w) && !atomic_load(&w->server->stopping)) {
 		resume(w, sh);
-		if (!leads(w))
+		if (!worker_leads(w))
+			return;
+		park_settle(w);
+		if (!worker_leads(w))
 			return;
 		int n = epoll_wait(sh->epoll, ev, EVENTS, -1);
-		for (int i = 0; i < n && leads(w); i++) {
+		for (int i = 0; i < n && worker_leads(w); i++) {
 			/* An event of a connection that an earlier one of this round closed can't be: each is closed by its own event alone,
 			 * and a leader before us dropped its round's other events. */
 			handle(w, ev[i].data.ptr, ev[i].events);
 		}
 	}
+	if (worker_leads(w))
+		park_settle(w); /* of the last round */
 }
 
 static void *work(void *arg)
@@ -523,6 +529,7 @@ void rpc_server_stop(struct rpc_server *s)
 		if (s->shards[i].wake.fd >= 0)
 			close(s->shards[i].wake.fd);
 	}
+	park_destroy(&s->parking);
 	pthread_mutex_destroy(&s->lock);
 	free(s);
 }
