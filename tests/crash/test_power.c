@@ -5,6 +5,7 @@
  *  - a file whose bytes or size changed was synced itself after it, and before it got its name;
  *  - after a change of attributes, anything was synced;
  *  - an identity that stands in the file of identities was synced before the copy that it is of got its name.
+ * A flush of the whole file system is as good as one of each.
  * The work directory proper needs none, nor do the notes against kills.
  */
 #include "kinds.h"
@@ -122,6 +123,13 @@ static void synced(struct disk *d, const char *path)
 	*inode_of(d, path) = (struct inode){ 0 };
 }
 
+/* The whole file system: upper and work directory are on one. */
+static void all_synced(struct disk *d)
+{
+	memset(d->inodes, 0, sizeof d->inodes);
+	d->attributes = d->identities = false;
+}
+
 /* A name got another inode. why: what was not synced before it. */
 static const char *named(struct disk *d, const char *from, const char *to, bool moved)
 {
@@ -174,6 +182,7 @@ static const char *play(struct disk *d, const struct trace_call *c)
 	case SYS_copy_file_range: data_changed(d, first); break;
 	case SYS_fsync:
 	case SYS_fdatasync: synced(d, first); break;
+	case SYS_syncfs: all_synced(d); break;
 	case SYS_fchownat:
 	case SYS_fchown:
 	case SYS_fchmodat:
@@ -229,7 +238,7 @@ static unsigned check_kind(const struct kind *k, const struct stack *s, struct c
 		assert_nfs(st, NFS3_OK);
 		for (size_t i = 0; i < log.n; i++) {
 			const struct trace_call *call = &log.calls[i];
-			*syncs += call->nr == SYS_fsync || call->nr == SYS_fdatasync;
+			*syncs += call->nr == SYS_fsync || call->nr == SYS_fdatasync || call->nr == SYS_syncfs;
 			const char *early = call->result < 0 ? NULL : play(&d, call);
 			if (early && ++wrong)
 				fprintf(stderr, "%s, call %zu (%s): %s\n", k->name, i + 1, trace_name(call), early);
