@@ -160,7 +160,7 @@ static int make_server(void)
 		{ .prog = MOUNT_PROGRAM, .vers_low = 3, .vers_high = 3, .procs = mount3_procs, .nprocs = 6, .user = &export },
 		{ .prog = MOUNT_PROGRAM, .vers_low = 1, .vers_high = 2, .procs = mount1_procs, .nprocs = 6, .user = &export },
 	};
-	struct rpc_config c = { .threads = options.threads, .settle = nfs3_settle, .allow = allow, .log = log_line };
+	struct rpc_config c = { .threads = options.threads, .busy_poll_us = options.busy_poll_us, .settle = nfs3_settle, .allow = allow, .log = log_line };
 	int rc = rpc_server_create(&c, &server);
 	if (rc)
 		return failed("the server can't be made", strerror(-rc));

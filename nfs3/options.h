@@ -20,6 +20,7 @@ struct options {
 	struct client_list clients, root_clients;
 	bool default_clients;
 	int threads, log_level;
+	unsigned busy_poll_us;
 	size_t max_objects;
 	struct layer_move moved[OPTIONS_MOVES];
 	size_t nmoved;

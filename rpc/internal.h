@@ -79,6 +79,7 @@ struct shard {
 	struct worker *leader; /* server.lock */
 	struct conn *conns; /* server.lock */
 	struct conn *resume; /* leader only; passed on under server.lock */
+	bool polls; /* leader only: it looks for the next event before it sleeps */
 	struct shard *next_orphan;
 	unsigned long seen_state; /* watchdog only */
 };
@@ -89,6 +90,7 @@ struct rpc_server {
 	int nprograms;
 	struct shard shards[MAX_SHARDS];
 	int nshards;
+	uint64_t poll_ns; /* for which a leader looks for events before it sleeps */
 	struct source listeners[MAX_LISTENERS];
 	int nlisteners;
 	struct drc *drc[2]; /* of RPC_ONCE and RPC_ONCE_BULK */

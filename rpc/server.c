@@ -13,6 +13,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { EVENTS = 64, DEAD_AFTER = 60, WATCH_BUSY_US = 2000, WATCH_IDLE_US = 20000, IN_SIZE = 1 << 17 };
@@ -49,6 +50,7 @@ int rpc_server_create(const struct rpc_config *config, struct rpc_server **out)
 		s->config.max_connections = part < 100000 ? part : 100000;
 	}
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	s->poll_ns = cpus > 1 ? (uint64_t)config->busy_poll_us * 1000 : 0; /* with one, the client could not run meanwhile */
 	s->nshards = cpus < 1 ? 1 : cpus > MAX_SHARDS ? MAX_SHARDS : (int)cpus;
 	if (s->nshards > (s->config.threads + 3) / 4) /* each leader needs some who take over from it */
 		s->nshards = (s->config.threads + 3) / 4;
@@ -394,6 +396,42 @@ static void handle(struct worker *w, struct source *src, uint32_t events)
 	}
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/*
+ * Waits for events. To be woken takes longer than most calls do, so a leader looks for the next one a while before it sleeps, giving way to whoever
+ * wants the processor: as long as lately one call at a time came, each within that while. Linux's halt polling does the same for guests
+ * (Documentation/virt/kvm/halt-polling.rst).
+ */
+static int wait_for_events(struct shard *sh, struct epoll_event ev[EVENTS])
+{
+	uint64_t most = sh->server->poll_ns, since = 0;
+	while (sh->polls) {
+		int n = epoll_wait(sh->epoll, ev, EVENTS, 0);
+		if (n)
+			return n;
+		uint64_t now = now_ns();
+		since = since ? since : now;
+		if (now - since > most)
+			break;
+		sched_yield();
+	}
+	since = since ? since : now_ns();
+	int n = epoll_wait(sh->epoll, ev, EVENTS, -1);
+	sh->polls = now_ns() - since < 2 * most;
+	return n;
+}
+
+static unsigned long calls_run(const struct worker *w)
+{
+	return atomic_load_explicit(&w->state, memory_order_relaxed) >> 2;
+}
+
 /* Leads a shard until the lead is taken, or the server stops. */
 static void lead(struct worker *w, struct shard *sh)
 {
@@ -405,12 +443,14 @@ static void lead(struct worker *w, struct shard *sh)
 		park_settle(w);
 		if (!worker_leads(w))
 			return;
-		int n = epoll_wait(sh->epoll, ev, EVENTS, -1);
+		int n = wait_for_events(sh, ev);
+		unsigned long before = calls_run(w);
 		for (int i = 0; i < n && worker_leads(w); i++) {
 			/* An event of a connection that an earlier one of this round closed can't be: each is closed by its own event alone,
 			 * and a leader before us dropped its round's other events. */
 			handle(w, ev[i].data.ptr, ev[i].events);
 		}
+		sh->polls = sh->polls && calls_run(w) - before <= 1;
 	}
 	if (worker_leads(w))
 		park_settle(w); /* of the last round */
