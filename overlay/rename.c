@@ -166,11 +166,20 @@ static void follow(struct overlay *ov, struct moving *m, char *name)
 	attr_forget(m->to);
 }
 
+/* rename_lock held */
+static int pass(struct overlay *ov, const struct overlay_cred *cred, struct object *dir)
+{
+	int may = permitted(ov, cred, dir, OVERLAY_EXEC);
+	return may < 0 ? may : may ? 0 : -EACCES;
+}
+
 static int rename_locked(struct overlay *ov, const struct overlay_cred *cred, struct moving *m)
 {
 	if (m->from->dead || m->to->dead)
 		return -ESTALE;
-	int rc = lookup_locked(ov, m->from, m->oldname, &m->o);
+	int rc = pass(ov, cred, m->from) ?: pass(ov, cred, m->to);
+	if (!rc)
+		rc = lookup_locked(ov, m->from, m->oldname, &m->o);
 	if (!rc)
 		rc = name_state(ov, m->from, m->oldname, m->o, &m->f);
 	if (rc)
@@ -214,19 +223,13 @@ static void moving_end(struct overlay *ov, struct moving *m)
 	m->from_fd = m->to_fd = NULL;
 }
 
-static int pass(struct overlay *ov, const struct overlay_cred *cred, struct object *dir)
-{
-	int may = overlay_permitted(ov, cred, dir, OVERLAY_EXEC);
-	return may < 0 ? may : may ? 0 : -EACCES;
-}
-
 /* All that will be changed must be in the upper before the exclusive lock is taken: copying takes long. What would be refused then is refused
  * here, before anything is copied up. 1: the same object, so that nothing is to be done. */
 static int prepare(struct overlay *ov, const struct overlay_cred *cred, struct moving *m)
 {
-	int rc = pass(ov, cred, m->from);
-	if (!rc)
-		rc = pass(ov, cred, m->to);
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	int rc = pass(ov, cred, m->from) ?: pass(ov, cred, m->to);
+	pthread_rwlock_unlock(&ov->rename_lock);
 	if (!rc)
 		rc = overlay_lookup(ov, cred, m->from, m->oldname, &m->o, NULL);
 	if (!rc)
@@ -252,6 +255,15 @@ static int prepare(struct overlay *ov, const struct overlay_cred *cred, struct m
 	return rc;
 }
 
+/* Is there hardly anything to prepare? All may be in the upper already, as it is from the first rename on; rename_locked() sees whether it is. */
+static bool looks_ready(struct overlay *ov, const struct moving *m)
+{
+	struct object *o = table_find_name(ov, m->from, m->oldname);
+	bool ready = o && o->upper && m->from->upper && m->to->upper;
+	overlay_put(ov, o);
+	return ready;
+}
+
 int overlay_rename(struct overlay *ov, const struct overlay_cred *cred, struct object *from, const char *oldname,
 		   struct object *to, const char *newname, struct overlay_wcc *from_wcc, struct overlay_wcc *to_wcc)
 {
@@ -263,8 +275,8 @@ int overlay_rename(struct overlay *ov, const struct overlay_cred *cred, struct o
 		rc = check_name(ov, to, newname);
 	if (!rc && !ov->writable)
 		rc = -EROFS;
-	for (int tries = 8; !rc && tries; tries--) {
-		rc = prepare(ov, cred, &m);
+	for (int tries = 9; !rc && tries; tries--) {
+		rc = tries == 9 && looks_ready(ov, &m) ? 0 : prepare(ov, cred, &m);
 		if (rc > 0)
 			return 0;
 		if (rc)
