@@ -18,8 +18,8 @@ GEN = $(BUILD)/gen/nfs3.h $(BUILD)/gen/mount3.h
 GEN_SRC = $(BUILD)/gen/nfs3_xdr.c $(BUILD)/gen/mount3_xdr.c
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 LIB_OBJ = $(call objects,$(RPC_SRC) $(OVERLAY_SRC) $(NFS3_SRC)) $(patsubst $(BUILD)/gen/%.c,$(BUILD)/gen/%.o,$(GEN_SRC))
-# tests/AREA/test_*.c is a program each. Unit tests link the server's own objects, the others a client of the wire (tests/e2e/client.c)
-# and what else their area holds.
+# tests/AREA/test_*.c is a program each. Unit tests link the server's own objects, the others a client of the wire (tests/e2e/client.c),
+# and all what else their area holds.
 UNIT = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/unit/test_*.c))
 AREAS = $(filter-out unit,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
 WIRE = $(foreach a,$(AREAS),$(patsubst %.c,$(BUILD)/%,$(wildcard tests/$(a)/test_*.c)))
@@ -52,12 +52,13 @@ $(BUILD)/gen/%_xdr.c: nfs3/%.x $(BUILD)/gen/%.h
 	@mkdir -p $(@D)/new && rm -f $(@D)/new/$*_xdr.c
 	$(V)cd nfs3 && rpcgen -c -o $(abspath $(@D))/new/$*_xdr.c $*.x && mv $(abspath $(@D))/new/$*_xdr.c $(abspath $@)
 
-$(UNIT): $(BUILD)/%: %.c $(LIB_OBJ)
-	@mkdir -p $(@D)
-	@echo "  cc   $<"
-	$(V)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(LIB_OBJ) -lcmocka $(LDLIBS)
 WIRE_OBJ = $(BUILD)/tests/e2e/client.o $(BUILD)/gen/nfs3_xdr.o $(BUILD)/gen/mount3_xdr.o
 area_objects = $(call objects,$(filter-out $(wildcard tests/$(1)/test_*.c) tests/e2e/client.c,$(wildcard tests/$(1)/*.c)))
+UNIT_OBJ = $(LIB_OBJ) $(call area_objects,unit)
+$(UNIT): $(BUILD)/%: %.c $(UNIT_OBJ)
+	@mkdir -p $(@D)
+	@echo "  cc   $<"
+	$(V)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $< $(UNIT_OBJ) -lcmocka $(LDLIBS)
 define wire_rule
 $(1): $(patsubst $(BUILD)/%,%,$(1)).c $(WIRE_OBJ) $(call area_objects,$(notdir $(patsubst %/,%,$(dir $(1)))))
 	@mkdir -p $$(@D)

@@ -1,0 +1,104 @@
+/* rpc/ under a toy program: how many connections there may be, and whose. */
+#include "toy.h"
+
+#include <sys/resource.h>
+
+static void connections_beyond_the_limit_are_closed_and_later_ones_taken(void **state)
+{
+	(void)state;
+	stop();
+	start(&(struct rpc_config){ .threads = 4, .max_record = MIB, .max_connections = 10 });
+	int fd[10];
+	for (int i = 0; i < 10; i++) {
+		fd[i] = connected();
+		put_call(&m, 1, PROG, 3, 0);
+		assert_int_equal(ask(fd[i]).stat, 0);
+	}
+	for (int i = 0; i < 50; i++) {
+		int more = connected();
+		assert_true(is_closed(more));
+		close(more);
+	}
+	put_call(&m, 2, PROG, 3, 0);
+	assert_int_equal(ask(fd[9]).xid, 2);
+	for (int i = 0; i < 10; i++)
+		close(fd[i]);
+	for (bool taken = false; !taken;) { /* once the server has seen that they are gone */
+		int again = connected();
+		put_call(&m, 3, PROG, 3, 0);
+		taken = send_message(again, &m) && recv_message(again, &r);
+		close(again);
+	}
+}
+
+static void out_of_descriptors_connections_wait_and_are_served_later(void **state)
+{
+	(void)state;
+	struct rlimit old, low;
+	int mine[40], spare = dup(0), n;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	int held = connected();
+	put_call(&m, 1, PROG, 3, 0);
+	assert_int_equal(ask(held).stat, 0);
+	for (n = 0; n < 40; n++) /* made before there is a limit: what is scarce is the server's end */
+		mine[n] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	low = old;
+	low.rlim_cur = (rlim_t)mine[39] + 1;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	for (n = 0; n < 40; n++)
+		assert_int_equal(connect(mine[n], (struct sockaddr *)&to, sizeof to), 0);
+	struct rusage a, b;
+	getrusage(RUSAGE_SELF, &a);
+	usleep(300000);
+	getrusage(RUSAGE_SELF, &b);
+	long cpu_ms = (b.ru_utime.tv_sec - a.ru_utime.tv_sec + b.ru_stime.tv_sec - a.ru_stime.tv_sec) * 1000 +
+		      (b.ru_utime.tv_usec - a.ru_utime.tv_usec + b.ru_stime.tv_usec - a.ru_stime.tv_usec) / 1000;
+	assert_true(cpu_ms < 150); /* it does not spin */
+	put_call(&m, 2, PROG, 3, 0);
+	assert_int_equal(ask(held).xid, 2); /* who is connected is served */
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	for (n = 0; n < 40; n++) {
+		put_call(&m, 3, PROG, 3, 0);
+		assert_int_equal(ask(mine[n]).xid, 3);
+		close(mine[n]);
+	}
+	close(spare);
+	close(held);
+}
+
+static bool nobody(const struct sockaddr_storage *peer)
+{
+	(void)peer;
+	return false;
+}
+
+static void who_may_not_connect_is_closed_and_gets_no_answer_by_udp(void **state)
+{
+	(void)state;
+	stop();
+	start(&(struct rpc_config){ .threads = 4, .max_record = MIB, .allow = nobody });
+	int fd = connected();
+	assert_true(is_closed(fd));
+	close(fd);
+	int udp = socket(AF_INET, SOCK_DGRAM, 0);
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	put_call(&m, 1, PROG, 3, 0);
+	assert_int_equal(sendto(udp, m.data, m.len, 0, (struct sockaddr *)&to, sizeof to), m.len);
+	fd = connected();
+	assert_true(is_closed(fd)); /* the datagram came before */
+	usleep(50000);
+	assert_int_equal(recv(udp, r.data, sizeof r.data, MSG_DONTWAIT), -1);
+	close(fd);
+	close(udp);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TOY_TEST(connections_beyond_the_limit_are_closed_and_later_ones_taken),
+		TOY_TEST(out_of_descriptors_connections_wait_and_are_served_later),
+		TOY_TEST(who_may_not_connect_is_closed_and_gets_no_answer_by_udp),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
