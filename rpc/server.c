@@ -450,7 +450,8 @@ static void lead(struct worker *w, struct shard *sh)
 			 * and a leader before us dropped its round's other events. */
 			handle(w, ev[i].data.ptr, ev[i].events);
 		}
-		sh->polls = sh->polls && calls_run(w) - before <= 1;
+		if (worker_leads(w)) /* else it is the next leader's */
+			sh->polls = sh->polls && calls_run(w) - before <= 1;
 	}
 	if (worker_leads(w))
 		park_settle(w); /* of the last round */
