@@ -101,8 +101,10 @@ static long dispatch(struct rpc_server *server, struct rpc_call *call, const str
 	return n;
 }
 
-long call_fail(uint8_t *reply, uint32_t status, uint32_t failure_words)
+long call_fail(uint8_t *reply, long len, uint32_t status, uint32_t failure_words)
 {
+	if (get_be32(reply + REPLY_HEADER - 4) != SUCCESS)
+		return len; /* it failed anyhow, and there is no room for results */
 	put_be32(reply + REPLY_HEADER, status);
 	memset(reply + REPLY_HEADER + 4, 0, 4 * (size_t)failure_words);
 	return REPLY_HEADER + 4 + 4 * (long)failure_words;

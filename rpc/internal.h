@@ -120,7 +120,7 @@ struct rpc_server {
 
 /* ---- call.c: one call. rec is the whole record; the reply (without its mark) goes to out. Its length; 0: no reply; -1: not a call. ---- */
 long call_run(struct rpc_server *server, struct rpc_call *call, const uint8_t *rec, size_t len, uint8_t *out, size_t room);
-long call_fail(uint8_t *reply, uint32_t status, uint32_t failure_words); /* makes it one that says just this. Its length, no longer than it was */
+long call_fail(uint8_t *reply, long len, uint32_t status, uint32_t failure_words); /* makes it one that says just this. Its length, no longer than it was */
 /* ---- auth.c ---- */
 /* Decodes credentials at *p (they end before end). 0, or an auth_stat. */
 uint32_t auth_decode(const uint8_t **p, const uint8_t *end, struct rpc_call *call);

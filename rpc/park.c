@@ -28,7 +28,7 @@ struct parked *park_new(struct rpc_server *server, struct rpc_call *call, uint8_
 	if (!p) {
 		server->config.settle(&d, 1);
 		if (d.status)
-			*len = call_fail(reply, d.status, call->failure_words);
+			*len = call_fail(reply, *len, d.status, call->failure_words);
 		drc_finish(call->drc, call->entry, reply, *len);
 		return NULL;
 	}
@@ -91,7 +91,7 @@ static void settle(struct rpc_server *server, struct parked *list, size_t n)
 		else
 			server->config.settle(&p->deferred, 1);
 		if (p->deferred.status)
-			p->len = call_fail(p->reply, p->deferred.status, p->failure_words);
+			p->len = call_fail(p->reply, p->len, p->deferred.status, p->failure_words);
 		drc_finish(p->drc, p->entry, p->reply, p->len);
 	}
 	free(d);

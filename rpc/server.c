@@ -453,8 +453,6 @@ static void lead(struct worker *w, struct shard *sh)
 		if (worker_leads(w)) /* else it is the next leader's */
 			sh->polls = sh->polls && calls_run(w) - before <= 1;
 	}
-	if (worker_leads(w))
-		park_settle(w); /* of the last round */
 }
 
 static void *work(void *arg)
@@ -546,6 +544,8 @@ static void join_workers(struct rpc_server *s)
 	pthread_mutex_unlock(&s->lock);
 	for (int i = 0; i < n; i++)
 		pthread_join(s->workers[i]->thread, NULL);
+	if (n)
+		park_settle(s->workers[0]); /* what was parked in the last rounds, also by those whose lead nobody took any more */
 	for (int i = 0; i < n; i++)
 		worker_free(s->workers[i]);
 }
