@@ -51,11 +51,10 @@ static bool copy_block(int from, int to, uint64_t size)
 	return !zeros && pwrite(to, block, (size_t)size, 0) == (ssize_t)size;
 }
 
-int copy_data(int from, int to, uint64_t size)
+int copy_data(int from, int to, uint64_t size, bool fresh)
 {
 	off_t at = 0, end = (off_t)size;
-	struct stat st;
-	if (size <= ONE_BLOCK && !fstat(to, &st) && !st.st_size && copy_block(from, to, size)) /* and not a metacopy, which may be longer */
+	if (size <= ONE_BLOCK && fresh && copy_block(from, to, size))
 		return 0;
 	bool cloned = size && !ioctl(to, FICLONE, from); /* of the whole: a clone costs nothing, and a part of a block can't be cloned */
 	if (ftruncate(to, end))

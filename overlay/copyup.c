@@ -25,7 +25,8 @@ struct copying {
 	bool metacopy; /* leave the bytes where they are */
 	uint64_t size; /* how many to copy */
 	char temp[24], hex[321]; /* hex: name in the index, or "" */
-	uint64_t ino; /* of the copy */
+	int fd; /* of a regular file's copy, or -1 */
+	struct statx made; /* the copy when it was new */
 };
 
 static void to_timespec(struct timespec out[2], const struct statx *st)
@@ -37,20 +38,18 @@ static void to_timespec(struct timespec out[2], const struct statx *st)
 static int fill_file(struct overlay *ov, struct copying *c)
 {
 	struct metacopy meta = { 0 };
-	int out = openat(ov->work_fd, c->temp, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
-	if (out < 0)
+	c->fd = openat(ov->work_fd, c->temp, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, c->st.stx_mode & 0777);
+	if (c->fd < 0)
 		return -errno;
 	int rc = c->metacopy ? format_metacopy(ov, c->dir->fd, c->name, &meta) : 0;
 	if (c->metacopy && rc >= 0) /* a digest that a metacopy below carries goes along */
-		rc = format_setxattr(ov, ov->work_fd, c->temp, "metacopy", &meta, meta.digest_algo ? meta.len : 0);
+		rc = format_setxattr(ov, c->fd, "", "metacopy", &meta, meta.digest_algo ? meta.len : 0);
 	if (!rc && c->metacopy)
-		rc = ftruncate(out, (off_t)c->st.stx_size) ? -errno : 0;
+		rc = ftruncate(c->fd, (off_t)c->st.stx_size) ? -errno : 0;
 	if (!rc && !c->metacopy && c->size > 1 << 20)
 		will_block(ov);
 	if (!rc && !c->metacopy)
-		rc = copy_data(c->data->fd, out, c->size);
-	if (close(out) && !rc)
-		rc = -errno;
+		rc = copy_data(c->data->fd, c->fd, c->size, true);
 	return rc;
 }
 
@@ -71,18 +70,40 @@ static int make_temp(struct overlay *ov, struct copying *c)
 	}
 }
 
-/* Owner, mode, xattrs, in this order: a chown drops set-id bits and capabilities. */
-static int copy_attributes(struct overlay *ov, struct copying *c)
+/* What the copy is set by: its descriptor, else its name in the work directory. */
+static int copy_at(const struct overlay *ov, const struct copying *c)
+{
+	return c->fd < 0 ? ov->work_fd : c->fd;
+}
+
+static const char *copy_name(const struct copying *c)
+{
+	return c->fd < 0 ? c->temp : "";
+}
+
+/* Owner, then mode: a chown drops set-id bits. What is right from the start is let be. */
+static int copy_owner_and_mode(struct overlay *ov, struct copying *c)
 {
 	mode_t mode = c->st.stx_mode & 07777;
-	if (fchownat(ov->work_fd, c->temp, c->st.stx_uid, c->st.stx_gid, AT_SYMLINK_NOFOLLOW)) {
+	int rc = statx_at(copy_at(ov, c), copy_name(c), &c->made);
+	if (rc)
+		return rc;
+	bool foreign = c->st.stx_uid != c->made.stx_uid || c->st.stx_gid != c->made.stx_gid;
+	if (foreign && fchownat(ov->work_fd, c->temp, c->st.stx_uid, c->st.stx_gid, AT_SYMLINK_NOFOLLOW)) {
 		if (ov->privileged)
 			return -errno;
 		mode &= ~(mode_t)(S_ISUID | S_ISGID); /* set-id to the server's user was never meant */
 	}
-	if (!S_ISLNK(c->st.stx_mode) && fchmodat(ov->work_fd, c->temp, mode, 0))
-		return -errno;
-	int rc = copy_xattrs(ov, c->dir->fd, c->name, ov->work_fd, c->temp);
+	if (S_ISLNK(c->st.stx_mode) || mode == (c->made.stx_mode & 07777))
+		return 0;
+	return fchmodat(ov->work_fd, c->temp, mode, 0) ? -errno : 0;
+}
+
+static int copy_attributes(struct overlay *ov, struct copying *c)
+{
+	int rc = copy_owner_and_mode(ov, c);
+	if (!rc) /* behind the owner: a chown drops capabilities too */
+		rc = copy_xattrs(ov, c->dir->fd, c->name, ov->work_fd, c->temp);
 	/* Immutable and append-only files can't be worked with: as in Linux, the copy only says that it is one. */
 	char flags[3] = "";
 	bool flagged = c->o->lower[0]->layer->has_flags;
@@ -91,7 +112,7 @@ static int copy_attributes(struct overlay *ov, struct copying *c)
 	if (flagged && c->st.stx_attributes & STATX_ATTR_IMMUTABLE)
 		strcat(flags, "i");
 	if (!rc && *flags)
-		rc = format_setxattr(ov, ov->work_fd, c->temp, "protattr", flags, strlen(flags));
+		rc = format_setxattr(ov, copy_at(ov, c), copy_name(c), "protattr", flags, strlen(flags));
 	return rc;
 }
 
@@ -99,26 +120,22 @@ static int copy_attributes(struct overlay *ov, struct copying *c)
 static int mark_identity(struct overlay *ov, struct copying *c)
 {
 	uint8_t origin[160];
-	struct statx st;
 	uint64_t gen;
-	int rc = statx_at(ov->work_fd, c->temp, &st);
-	if (rc)
-		return rc;
-	c->ino = st.stx_ino;
+	int rc;
 	/* A name that parts from its siblings has no origin: it is another file from now on. */
 	if (S_ISDIR(c->st.stx_mode) || c->st.stx_nlink == 1 || *c->hex) {
 		size_t len = format_make_origin(c->o->lower[0]->layer, c->dir->fd, c->name, origin);
 		if (!len && *c->hex) /* Linux refuses an index with an entry that does not say what it is of */
 			sodium_hex2bin(origin, sizeof origin, c->hex, strlen(c->hex), NULL, &len, NULL);
-		rc = format_setxattr(ov, ov->work_fd, c->temp, "origin", origin, len);
+		rc = format_setxattr(ov, copy_at(ov, c), copy_name(c), "origin", origin, len);
 		if (rc && rc != -EPERM && rc != -EOPNOTSUPP)
 			return rc;
 	}
-	rc = format_set_identity(ov, ov->work_fd, c->temp, &c->o->id, st.stx_ino);
+	rc = format_set_identity(ov, copy_at(ov, c), copy_name(c), &c->o->id, c->made.stx_ino);
 	if (rc != -EPERM && rc != -EOPNOTSUPP)
 		return rc;
-	rc = inode_generation(&ov->layers[0], ov->work_fd, c->temp, &st, &gen);
-	return rc ? rc : identity_put_origin(ov->identity, st.stx_ino, gen, &c->o->id);
+	rc = inode_generation(&ov->layers[0], ov->work_fd, c->temp, &c->made, &gen);
+	return rc ? rc : identity_put_origin(ov->identity, c->made.stx_ino, gen, &c->o->id);
 }
 
 /* The copy as it is to be, in the work directory. */
@@ -133,14 +150,12 @@ static int make_copy(struct overlay *ov, struct copying *c)
 	to_timespec(t, &c->st);
 	if (S_ISREG(c->st.stx_mode) && !c->metacopy && c->size < c->st.stx_size)
 		t[1] = (struct timespec){ .tv_nsec = UTIME_NOW }; /* cut already, as the caller is about to */
-	if (!rc && utimensat(ov->work_fd, c->temp, t, AT_SYMLINK_NOFOLLOW))
+	if (!rc && (c->fd < 0 ? utimensat(ov->work_fd, c->temp, t, AT_SYMLINK_NOFOLLOW) : futimens(c->fd, t)))
 		rc = -errno;
-	if (!rc && S_ISREG(c->st.stx_mode) && ov->config.sync) { /* the data before the name, or a power cut leaves an empty file */
-		int fd = openat(ov->work_fd, c->temp, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-		rc = fd < 0 ? -errno : sync_fd(ov, fd, false);
-		if (fd >= 0)
-			close(fd);
-	}
+	if (!rc && c->fd >= 0 && ov->config.sync) /* the data before the name, or a power cut leaves an empty file */
+		rc = sync_fd(ov, c->fd, false);
+	if (c->fd >= 0 && close(c->fd) && !rc)
+		rc = -errno;
 	return rc;
 }
 
@@ -184,7 +199,7 @@ static int install(struct overlay *ov, struct copying *c)
 	if (!rc) {
 		pthread_mutex_lock(&o->lock);
 		o->upper = place;
-		o->real_ino = c->ino;
+		o->real_ino = c->made.stx_ino;
 		o->metacopy = c->metacopy;
 		if (c->metacopy && !o->data)
 			o->data = place_get(o->lower[0]);
@@ -223,7 +238,7 @@ static int prepare(struct overlay *ov, struct copying *c, bool with_data, uint64
 /* copy_lock held, and nothing else */
 static int copy_new(struct overlay *ov, struct object *o, bool with_data, uint64_t keep)
 {
-	struct copying c = { .o = o };
+	struct copying c = { .o = o, .fd = -1 };
 	bool indexed = o->indexed && !index_open(ov);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	int rc = prepare(ov, &c, with_data, keep);
@@ -261,7 +276,7 @@ static int fill_metacopy(struct overlay *ov, struct object *o, int from, int to,
 	snprintf(name, sizeof name, "%smetacopy", ov->prefix);
 	ssize_t size = fgetxattr(to, "security.capability", capability, sizeof capability);
 	bool cut = keep < st.stx_size;
-	rc = copy_data(from, to, cut ? keep : st.stx_size);
+	rc = copy_data(from, to, cut ? keep : st.stx_size, false);
 	if (rc) { /* no space: the part that came is given back */
 		(void)!ftruncate(to, 0);
 		(void)!ftruncate(to, (off_t)st.stx_size);

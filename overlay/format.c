@@ -69,7 +69,12 @@ ssize_t format_getxattr(struct overlay *ov, int dirfd, const char *name, const c
 int format_setxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, const void *buf, size_t size)
 {
 	char path[300], full[64];
-	return lsetxattr(proc_path(path, dirfd, name), full_name(ov, full, suffix), buf, size, 0) ? -errno : 0;
+	full_name(ov, full, suffix);
+	if (!*name && !fsetxattr(dirfd, full, buf, size, 0))
+		return 0;
+	if (!*name && errno != EBADF) /* opened with O_PATH: by its path, then */
+		return -errno;
+	return lsetxattr(proc_path(path, dirfd, name), full, buf, size, 0) ? -errno : 0;
 }
 
 int format_removexattr(struct overlay *ov, int dirfd, const char *name, const char *suffix)

@@ -414,7 +414,7 @@ int copy_up(struct overlay *ov, struct object *o, bool with_data);
 int copy_up_truncated(struct overlay *ov, struct object *o, uint64_t size);
 /* ---- copydata.c ---- */
 /* The first size bytes: a clone where possible, else copied; holes stay holes. to has exactly size bytes then. */
-int copy_data(int from, int to, uint64_t size);
+int copy_data(int from, int to, uint64_t size, bool fresh); /* fresh: to is empty */
 /* All but the overlay's own, from dirfd/name to dirfd2/name2, neither followed. ACLs and capabilities are xattrs too. */
 int copy_xattrs(struct overlay *ov, int dirfd, const char *name, int dirfd2, const char *name2);
 /* ---- claim.c: who uses the upper and the work directory, and what in them forbids their use. err: one line for the user ---- */
