@@ -139,6 +139,7 @@ int overlay_write(struct overlay *ov, const struct overlay_cred *cred, struct ob
 		rc = copy_up(ov, o, true);
 	if (rc)
 		return rc;
+	uint64_t verifier = overlay_verifier(ov); /* before the data */
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	rc = object_pin(ov, o, FD_WRITE, &file);
 	if (!rc) {
@@ -154,7 +155,7 @@ int overlay_write(struct overlay *ov, const struct overlay_cred *cred, struct ob
 	}
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (!rc && stable)
-		return sync_file(ov, file, stable == WRITE_DATA_SYNC);
+		return sync_bytes(ov, file, verifier, stable == WRITE_DATA_SYNC);
 	place_unpin(ov, file);
 	return rc;
 }
@@ -170,7 +171,7 @@ int overlay_commit(struct overlay *ov, const struct overlay_cred *cred, struct o
 		rc = object_pin(ov, o, FD_WRITE, &file);
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (file)
-		rc = sync_committed(ov, file);
+		rc = sync_bytes(ov, file, overlay_verifier(ov), false);
 	wcc->have_after = !overlay_getattr(ov, o, &wcc->after);
 	return rc;
 }

@@ -245,7 +245,8 @@ void will_block(struct overlay *ov); /* before a wait for a disk: others take ov
 int sync_fd(struct overlay *ov, int fd, bool data_only); /* fd: not O_PATH */
 /* The last thing that a call does before its success may be told; it is put off where the thread said so. Both take over the pin. */
 int sync_file(struct overlay *ov, struct fdent *file, bool data_only);
-int sync_committed(struct overlay *ov, struct fdent *file); /* for an answer with the write verifier */
+/* The same of a stable write or a commit. -EAGAIN: a writeback failed since the verifier was read, perhaps of these bytes. */
+int sync_bytes(struct overlay *ov, struct fdent *file, uint64_t verifier, bool data_only);
 int sync_dirs(struct overlay *ov, struct object *a, struct object *b); /* under `sync`, makes changes of names durable; b may be NULL */
 
 /* ---- the overlay ---- */

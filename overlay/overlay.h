@@ -167,7 +167,8 @@ int overlay_pathconf(struct overlay *ov, struct object *o, uint32_t *linkmax, ui
 /* guard: the ctime that the object must have, or NULL; -EKEYEXPIRED when it has not (NFS3ERR_NOT_SYNC). */
 int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct object *o,
 		    const struct overlay_setattr *set, const struct timespec *guard, struct overlay_wcc *wcc);
-/* What is on disk before the return: nothing, the bytes, or the attributes too (RFC 1813 3.3.7). The owner may always write. */
+/* What is on disk before the return: nothing, the bytes, or the attributes too (RFC 1813 3.3.7). The owner may always write. -EAGAIN: bytes that should
+ * have been may be lost, write them again. */
 enum overlay_stable { WRITE_UNSTABLE, WRITE_DATA_SYNC, WRITE_FILE_SYNC };
 int overlay_write(struct overlay *ov, const struct overlay_cred *cred, struct object *o, uint64_t offset,
 		  const void *buf, size_t len, enum overlay_stable stable, struct overlay_wcc *wcc);
@@ -205,8 +206,8 @@ struct overlay_unflushed {
 	struct overlay *ov;
 	unsigned n; /* 0: nothing was put off, and *u may be forgotten */
 	struct fdent *file[OVERLAY_UNFLUSHED]; /* held open until the flush */
-	uint64_t verifier; /* that a commit is answered with; or 0 */
-	int rc; /* after overlay_flush: 0, or why what was done may be lost. -EAGAIN: a commit that is to be asked for again */
+	uint64_t verifier; /* when a stable write or a commit began; 0: neither */
+	int rc; /* after overlay_flush: 0, or why what was done may be lost. -EAGAIN: of a stable write or a commit, another's flush failed: it is to be asked for again */
 };
 void overlay_defer(struct overlay_unflushed *u);
 void overlay_flush(struct overlay_unflushed *const u[], size_t n); /* n > 0, all of one overlay and with something put off. Blocks */

@@ -203,11 +203,19 @@ int sync_file(struct overlay *ov, struct fdent *file, bool data_only)
 	return rc;
 }
 
-int sync_committed(struct overlay *ov, struct fdent *file)
+/* A failure is told to one flush of a file, and its bytes count as written from then on: who flushed next has to ask again, and a commit to see the
+ * verifier. */
+static int told_to_another(struct overlay *ov, uint64_t verifier)
+{
+	return verifier != atomic_load(&ov->verifier) ? -EAGAIN : 0;
+}
+
+int sync_bytes(struct overlay *ov, struct fdent *file, uint64_t verifier, bool data_only)
 {
 	if (can_defer(ov))
-		deferred->verifier = atomic_load(&ov->verifier);
-	return sync_file(ov, file, false);
+		deferred->verifier = verifier;
+	int rc = sync_file(ov, file, data_only);
+	return rc ? rc : told_to_another(ov, verifier);
 }
 
 /* The files of a batch, each once. */
@@ -266,8 +274,8 @@ static void settle(struct overlay *ov, struct batch *b, struct overlay_unflushed
 		place_unpin(ov, u->file[j]);
 	}
 	atomic_fetch_sub(&ov->syncs.deferred, u->n);
-	if (!u->rc && u->verifier && u->verifier != atomic_load(&ov->verifier))
-		u->rc = -EAGAIN; /* the failure may have been told to another flush of the same file: the client has to ask again, and see the verifier */
+	if (!u->rc && u->verifier)
+		u->rc = told_to_another(ov, u->verifier);
 }
 
 void overlay_flush(struct overlay_unflushed *const u[], size_t n)
