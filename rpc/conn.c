@@ -421,11 +421,37 @@ static uint8_t *read_space(struct worker *w, struct conn *c, size_t *have, size_
 	return c->in;
 }
 
+enum { LARGE = 1 << 16 }; /* bytes: smaller buffers are malloc's to recycle */
+
+static uint8_t *take_buffer(struct worker *w, size_t *size)
+{
+	if (*size < LARGE || *size > w->kept_size)
+		return malloc(*size);
+	uint8_t *kept = w->kept;
+	*size = w->kept_size;
+	w->kept = NULL;
+	w->kept_size = 0;
+	return kept;
+}
+
+/* The larger of the two is kept. */
+static void give_back_owned(struct worker *w)
+{
+	if (w->owned && w->owned_size >= LARGE && w->owned_size > w->kept_size) {
+		free(w->kept);
+		w->kept = w->owned;
+		w->kept_size = w->owned_size;
+	} else {
+		free(w->owned);
+	}
+	w->owned = NULL;
+}
+
 /* Partial record: its own buffer, as long as the record is going to be. */
-static int keep_partial(struct conn *c, const uint8_t *data, size_t len, size_t want)
+static int keep_partial(struct worker *w, struct conn *c, const uint8_t *data, size_t len, size_t want)
 {
 	size_t size = want > len + 4096 ? want : len + 4096;
-	uint8_t *in = len ? malloc(size) : NULL;
+	uint8_t *in = len ? take_buffer(w, &size) : NULL;
 	if (len && !in)
 		return -1;
 	if (len)
@@ -451,6 +477,7 @@ void conn_serve(struct worker *w, struct conn *c, bool readable)
 	struct rest rest = { .data = data, .len = have + (n > 0 ? (size_t)n : 0), .want = 4 };
 	if (data == c->in) { /* the calls stand in it: it is the worker's until they are done */
 		w->owned = c->in;
+		w->owned_size = c->in_size;
 		c->in = NULL;
 		c->in_len = c->in_size = 0;
 	}
@@ -462,14 +489,13 @@ void conn_serve(struct worker *w, struct conn *c, bool readable)
 			c->in_len = rest.len;
 			c->in_size = have + room;
 			w->owned = NULL;
-		} else if (keep_partial(c, rest.data, rest.len, rest.want)) {
+		} else if (keep_partial(w, c, rest.data, rest.len, rest.want)) {
 			rc = -1;
 		}
 		if (flush(w, c))
 			rc = -1;
 	}
-	free(w->owned);
-	w->owned = NULL;
+	give_back_owned(w);
 	if (rc < 0) {
 		flush(w, c);
 		conn_close(c);

@@ -64,6 +64,9 @@ struct worker {
 	uint8_t *in, *out;
 	size_t in_size, out_size;
 	uint8_t *owned; /* a connection's buffer that the calls at hand stand in */
+	size_t owned_size;
+	uint8_t *kept; /* such a buffer whose calls are done, for the next large record: or each would come anew from the kernel, page by page */
+	size_t kept_size; /* 0: none */
 	/* The batch at hand; read by who steals it, after the swap. */
 	struct conn *conn; /* NULL: UDP */
 	const uint8_t *rest;

@@ -273,6 +273,7 @@ static void worker_free(struct worker *w)
 {
 	free(w->in);
 	free(w->out);
+	free(w->kept);
 	pthread_cond_destroy(&w->wake);
 	free(w);
 }
