@@ -7,6 +7,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+enum { EARLY_FROM = 1 << 18 }; /* bytes */
+
 /* The owner may always: clients check at open, and an open file must not break (RFC 1813 3.3.6). */
 static int may_use(struct overlay *ov, const struct overlay_cred *cred, struct object *o, bool write)
 {
@@ -150,6 +152,8 @@ int overlay_write(struct overlay *ov, const struct overlay_cred *cred, struct ob
 			(void)!fchmod(file->fd, mode_after_write(cred, &a) & 07777);
 		if (!rc)
 			rc = write_all(file->fd, buf, len, offset);
+		if (!rc && !stable && len >= EARLY_FROM && offset + len > a.size) /* a file is being written, and will be committed: the disk need not wait for that */
+			sync_file_range(file->fd, (off_t)offset, (off_t)len, SYNC_FILE_RANGE_WRITE);
 		wcc_after(ov, o, wcc);
 		pthread_mutex_unlock(&o->dir_lock);
 	}
