@@ -219,6 +219,11 @@ bool trace_changes(const struct trace_call *call)
 	return !k || (k->changes && call->nr != SYS_openat2); /* openat2 is open_beneath's, which makes nothing */
 }
 
+bool trace_flushes(const struct trace_call *call)
+{
+	return call->nr == SYS_fsync || call->nr == SYS_fdatasync || call->nr == SYS_syncfs;
+}
+
 /* ---- the log ---- */
 static char *copy_string(pid_t tid, uint64_t address)
 {
@@ -359,6 +364,13 @@ static void shorten(struct thread *th, const struct __ptrace_syscall_info *info)
 		set_argument(th->tid, k->length, info->entry.args[k->length] / 2);
 }
 
+static bool is_counted(const struct thread *th, const struct trace_call *c)
+{
+	if (t.plan.flushes)
+		return trace_flushes(c);
+	return t.plan.of_kind ? t.plan.nr == c->nr : !t.plan.changed || !th->same;
+}
+
 /* True: the server was killed. */
 static bool at_entry(struct thread *th, const struct __ptrace_syscall_info *info)
 {
@@ -375,7 +387,7 @@ static bool at_entry(struct thread *th, const struct __ptrace_syscall_info *info
 	if (!th->counted)
 		return false;
 	th->call = add_call(info, th->tid);
-	bool counts = t.plan.of_kind ? t.plan.nr == nr : !t.plan.changed || !th->same;
+	bool counts = is_counted(th, &t.log.calls[th->call]);
 	th->same = !trace_changes(&t.log.calls[th->call]);
 	t.counted += counts;
 	if (!counts || t.log.hit || t.counted != t.plan.at || t.plan.action == TRACE_WATCH)

@@ -22,6 +22,7 @@ struct trace_plan {
 	bool changed; /* at counts the first call, and those right behind one that may have changed what is on disk: at all others it is as at the last of these */
 	bool of_kind; /* at counts calls of the kind nr alone: others, like a lock's that is not free, may come between */
 	uint64_t nr;
+	bool flushes; /* at counts flushes of a file or of a file system alone */
 	int err; /* of TRACE_FAIL: the errno; the call is not made */
 	bool until_told; /* the watch ends with the reply to the first call after trace_last, and counts nothing of it; else with the first reply */
 	bool map_writer; /* count the handle map's writer instead of the workers, from its first write to its sleep */
@@ -52,5 +53,6 @@ void trace_log_free(struct trace_log *log);
 const char *trace_name(const struct trace_call *call); /* like "renameat2" */
 /* Can the call change what is on disk? When in doubt, yes. */
 bool trace_changes(const struct trace_call *call);
+bool trace_flushes(const struct trace_call *call);
 
 #endif
