@@ -1,0 +1,92 @@
+/* Who calls, and what that may do: squashing, AUTH_NONE, ACLs. */
+#include "sample.h"
+
+static void root_is_squashed_by_default(void **state)
+{
+	(void)state;
+	struct stack s;
+	struct client c;
+	struct fh fh, open;
+	fattr3 a;
+	stack_make(&s, NULL, tree);
+	server_start(&s, NULL);
+	client_open(&c, &s, 0, 0);
+	assert_nfs(client_create(&c, &c.root, "x", GUARDED, 0644, &fh), NFS3ERR_ACCES);
+	open = path(&c, "open");
+	assert_nfs(client_create(&c, &open, "x", GUARDED, 0644, &fh), NFS3_OK);
+	assert_nfs(client_getattr(&c, &fh, &a), NFS3_OK);
+	assert_int_equal(a.uid, 65534);
+	assert_int_equal(a.gid, 65534);
+	client_close(&c);
+	stack_remove(&s);
+}
+
+static void root_of_some_clients_alone_acts_as_root(void **state)
+{
+	(void)state;
+	struct stack s;
+	struct client c;
+	struct fh fh;
+	stack_make(&s, NULL, tree);
+	server_start(&s, "--root-clients 127.0.0.1");
+	client_open(&c, &s, 0, 0);
+	assert_nfs(client_create(&c, &c.root, "x", GUARDED, 0644, &fh), NFS3_OK);
+	client_close(&c);
+	server_stop(&s);
+	server_start(&s, "--root-clients 127.0.0.2,10.0.0.0/8");
+	client_open(&c, &s, 0, 0);
+	assert_nfs(client_create(&c, &c.root, "y", GUARDED, 0644, &fh), NFS3ERR_ACCES);
+	client_close(&c);
+	stack_remove(&s);
+}
+
+static void nobody_reads_what_all_may_read(void **state)
+{
+	(void)state;
+	struct client c;
+	struct fh fh;
+	char buf[8];
+	uint32_t got;
+	bool eof;
+	client_open(&c, &stack, 0, 0);
+	c.no_auth = true;
+	assert_int_equal(client_call(&c, 100003, 3, 0, NULL, NULL, NULL, NULL), 0);
+	fh = path(&c, "hello");
+	assert_nfs(client_read(&c, &fh, 0, 5, buf, &got, &eof), NFS3_OK);
+	fh = path(&c, "private");
+	assert_nfs(client_read(&c, &fh, 0, 5, buf, &got, &eof), NFS3ERR_ACCES);
+	client_close(&c);
+}
+
+static void acls_decide_who_may(void **state)
+{
+	(void)state;
+	if (!stack_says(&stack, "echo acl >lower1/acl; chmod 600 lower1/acl; setfacl -m u:1000:r lower1/acl; mkdir lower1/acldir; setfacl -m g:77:rwx lower1/acldir")) {
+		print_message("skipped: the file system of /tmp has no ACLs\n");
+		skip();
+	}
+	struct fh fh = path(&root, "acl"), dir = path(&root, "acldir");
+	assert_int_equal(client_access(&user, &fh, 63), ACCESS3_READ);
+	user.uid = 1001;
+	assert_int_equal(client_access(&user, &fh, 63), 0);
+	user.ngroups = 1;
+	user.groups[0] = 77;
+	assert_true(client_access(&user, &dir, 63) & ACCESS3_MODIFY);
+	user.uid = 1000;
+	user.ngroups = 0;
+	sattr3 s = { .mtime = { .set_it = SET_TO_SERVER_TIME } };
+	assert_nfs(client_setattr(&root, &fh, &s, NULL, NULL), NFS3_OK); /* copied up with it */
+	assert_int_equal(client_access(&user, &fh, 63), ACCESS3_READ);
+	stack_sh(&stack, "getfacl -np upper/acl | grep -q user:1000:r");
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(root_is_squashed_by_default),
+		cmocka_unit_test(root_of_some_clients_alone_acts_as_root),
+		cmocka_unit_test(nobody_reads_what_all_may_read),
+		cmocka_unit_test(acls_decide_who_may),
+	};
+	return SAMPLE_RUN(tests);
+}
