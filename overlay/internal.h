@@ -40,9 +40,10 @@ enum fd_kind { FD_PATH, FD_READ, FD_WRITE, FD_KINDS };
 struct place {
 	struct layer *layer;
 	struct place *parent; /* NULL for a layer's root */
-	char *name;
+	char *name; /* first_name, or what place_move gave it */
 	atomic_uint refs;
 	struct fdent *fds[FD_KINDS]; /* guarded by fds.lock */
+	char first_name[];
 };
 
 struct fdent { /* one cached descriptor */
@@ -116,37 +117,42 @@ static inline bool same_id(const struct overlay_id *a, const struct overlay_id *
 	return a->ino == b->ino && a->gen == b->gen && a->layer == b->layer;
 }
 
+/* What finds it in the table stands first, to be in one cache line. */
 struct object {
 	struct overlay_id id;
+	struct object *id_next; /* table.lock */
 	atomic_uint refs;
 	mode_t type;
+	bool named, hashed, used; /* table.lock; named: in the name hash */
 	atomic_bool indexed; /* a lower file with several names: nlink is kept by xattr */
-	pthread_mutex_t copy_lock; /* one copy-up at a time */
-	pthread_mutex_t dir_lock; /* of a directory: its names, in the upper and in the table */
+	atomic_bool dead; /* removed. Set under lock */
+	atomic_bool lost; /* dead to those who hold it, but it has other names: object_gone */
+	atomic_bool metacopy; /* its bytes are at data, not in the upper (or the topmost lower). Set under lock */
+	bool impure; /* of a directory: the upper is known to be marked so. Its dir_lock, or rename_lock exclusively */
+	/* table.lock guards these four; parent and name change with rename_lock held exclusively too */
+	struct object *name_next;
+	struct object *parent; /* counted */
+	char *name; /* first_name, or what a rename gave it; NULL: place unknown */
+	struct object *clock_prev, *clock_next;
 	pthread_mutex_t lock; /* the fields below */
 	struct place *_Atomic upper; /* NULL: not copied up. Set once, under lock; may be looked at without */
 	uint64_t real_ino; /* of the upper, else of the topmost lower */
-	atomic_bool dead; /* removed. Set under lock */
-	atomic_bool lost; /* dead to those who hold it, but it has other names: object_gone */
-	atomic_bool metacopy; /* its bytes are at data, not in the upper (or the topmost lower) */
-	bool impure; /* of a directory: the upper is known to be marked so. Its dir_lock, or rename_lock exclusively */
 	bool attr_valid, acl_known;
-	unsigned protection; /* PROTECTION_* bits, or 0: not looked at yet */
-	atomic_uint changes; /* counts changes, so that a kept listing is known to be old */
+	uint8_t protection; /* PROTECTION_* bits, or 0: not looked at yet */
+	uint32_t acl_size;
 	uint64_t attr_stamp; /* coarse monotonic ns when attr was read */
 	struct overlay_attr attr;
 	void *acl; /* posix ACL xattr, or NULL */
-	size_t acl_size;
-	struct place **lower; /* never changes, but for object_forget_lowers: the places below, topmost first; of a file the topmost alone */
-	struct place *data; /* where a metacopy's data is, or NULL: nowhere. Set once, under lock */
+	struct place *data; /* where a metacopy's data is, or NULL: nowhere. Set once */
+	/* These never change, but for object_forget_lowers */
+	struct place **lower; /* the places below, topmost first; of a file the topmost alone */
+	struct place *only_lower; /* where lower points, if it is one */
 	uint8_t *lower_x; /* of a directory: lower[i] is marked opaque=x, so holds xattr whiteouts */
-	size_t nlower;
-	/* table.lock guards these; parent and name change with rename_lock held exclusively too */
-	struct object *parent; /* counted */
-	char *name; /* NULL: place unknown */
-	bool named; /* in the name hash */
-	bool hashed, used;
-	struct object *id_next, *name_next, *clock_prev, *clock_next;
+	uint32_t nlower;
+	atomic_uint changes; /* counts changes, so that a kept listing is known to be old */
+	pthread_mutex_t copy_lock; /* one copy-up at a time */
+	pthread_mutex_t dir_lock; /* of a directory: its names, in the upper and in the table; of a file: its bytes, for a wcc that is atomic with the change */
+	char first_name[];
 };
 
 bool object_is_up(struct object *o, bool with_data); /* in the upper? with_data: and no metacopy */
@@ -250,7 +256,7 @@ int sync_bytes(struct overlay *ov, struct fdent *file, uint64_t verifier, bool d
 int sync_dirs(struct overlay *ov, struct object *a, struct object *b); /* under `sync`, makes changes of names durable; b may be NULL */
 
 /* ---- the overlay ---- */
-enum { LISTINGS = 64, LISTING_READERS = 8 };
+enum { LISTINGS = 1024, LISTING_WAYS = 8, LISTING_READERS = 8 }; /* WAYS: those of one directory are among so many */
 struct listing;
 struct kept_listing { /* of a directory that is being read; empty: all zero */
 	struct object *dir; /* compared by address and forgotten with the object */

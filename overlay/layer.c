@@ -184,7 +184,6 @@ void layer_close(struct overlay *ov, struct layer *layer)
 		layer->root->fds[FD_READ] = layer->root->fds[FD_PATH] = NULL;
 	}
 	if (layer->root) {
-		free(layer->root->name);
 		free(layer->root);
 	}
 	if (layer->root && layer->mount_fd >= 0)
@@ -202,15 +201,21 @@ struct place *place_get(struct place *place)
 
 struct place *place_new(struct layer *layer, struct place *parent, const char *name)
 {
-	struct place *p = calloc(1, sizeof *p);
-	if (!p || !(p->name = strdup(name))) {
-		free(p);
+	size_t len = strlen(name) + 1;
+	struct place *p = calloc(1, sizeof *p + len);
+	if (!p)
 		return NULL;
-	}
+	p->name = memcpy(p->first_name, name, len);
 	p->layer = layer;
 	p->parent = parent ? place_get(parent) : NULL;
 	atomic_store(&p->refs, 1);
 	return p;
+}
+
+static void free_name(struct place *place)
+{
+	if (place->name != place->first_name)
+		free(place->name);
 }
 
 void place_put(struct overlay *ov, struct place *place)
@@ -218,7 +223,7 @@ void place_put(struct overlay *ov, struct place *place)
 	while (place && place->parent && atomic_fetch_sub(&place->refs, 1) == 1) {
 		struct place *parent = place->parent;
 		place_close(ov, place);
-		free(place->name);
+		free_name(place);
 		free(place);
 		place = parent;
 	}
@@ -229,7 +234,7 @@ void place_move(struct overlay *ov, struct place *place, struct place *parent, c
 {
 	struct place *old = place->parent;
 	place->parent = place_get(parent);
-	free(place->name);
+	free_name(place);
 	place->name = name;
 	place_put(ov, old);
 }

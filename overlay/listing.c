@@ -369,27 +369,44 @@ static void drop_kept(struct overlay *ov, struct kept_listing *k)
 	*k = (struct kept_listing){ 0 };
 }
 
-/* The least recently used of those that are in use, or of all. */
-static struct kept_listing *oldest_kept(struct overlay *ov, bool in_use)
+/* Where a directory's listings are: WAYS of them. */
+static struct kept_listing *kept_of(struct overlay *ov, const struct object *dir)
 {
-	struct kept_listing *oldest = NULL;
-	for (struct kept_listing *k = ov->listings; k < ov->listings + LISTINGS; k++)
-		if ((k->l || !in_use) && (!oldest || k->used < oldest->used))
+	uint64_t h = (uintptr_t)dir * 0x9e3779b97f4a7c15u;
+	return &ov->listings[(h >> 32) % (LISTINGS / LISTING_WAYS) * LISTING_WAYS];
+}
+
+/* The least recently used of a directory's; empty ones first. */
+static struct kept_listing *oldest_kept(struct kept_listing *kept)
+{
+	struct kept_listing *oldest = kept;
+	for (struct kept_listing *k = kept; k < kept + LISTING_WAYS; k++)
+		if (k->used < oldest->used)
 			oldest = k;
 	return oldest;
+}
+
+static void make_room(struct overlay *ov, size_t bytes)
+{
+	while (ov->listings_bytes && ov->listings_bytes + bytes > kept_bytes(ov)) {
+		struct kept_listing *oldest = NULL;
+		for (struct kept_listing *k = ov->listings; k < ov->listings + LISTINGS; k++)
+			if (k->l && (!oldest || k->used < oldest->used))
+				oldest = k;
+		drop_kept(ov, oldest);
+	}
 }
 
 /* A scan from the start throws away the other windows: they may be older than the scan, and would miss what was there when it began. */
 static void keep(struct overlay *ov, struct object *dir, struct listing *l, unsigned changes)
 {
+	struct kept_listing *kept = kept_of(ov, dir);
 	pthread_mutex_lock(&ov->listings_lock);
-	for (struct kept_listing *k = ov->listings; k < ov->listings + LISTINGS; k++)
+	for (struct kept_listing *k = kept; k < kept + LISTING_WAYS; k++)
 		if (k->dir == dir && (!l->from || k->l->from == l->from))
 			drop_kept(ov, k);
-	struct kept_listing *k;
-	while (ov->listings_bytes + listing_bytes(l) > kept_bytes(ov) && (k = oldest_kept(ov, true)))
-		drop_kept(ov, k);
-	k = oldest_kept(ov, false);
+	make_room(ov, listing_bytes(l));
+	struct kept_listing *k = oldest_kept(kept);
 	drop_kept(ov, k);
 	atomic_fetch_add(&l->refs, 1);
 	*k = (struct kept_listing){ .dir = dir, .l = l, .changes = changes, .used = ++ov->listings_clock };
@@ -403,8 +420,9 @@ static struct listing *find_kept(struct overlay *ov, struct object *dir, uint64_
 {
 	struct listing *l = NULL;
 	uint64_t from = cookie < FIRST_COOKIE ? 0 : cookie;
+	struct kept_listing *kept = kept_of(ov, dir);
 	pthread_mutex_lock(&ov->listings_lock);
-	for (struct kept_listing *k = ov->listings; !l && k < ov->listings + LISTINGS; k++)
+	for (struct kept_listing *k = kept; !l && k < kept + LISTING_WAYS; k++)
 		if (k->dir == dir && k->l->from <= from && from < k->l->to &&
 		    (cookie || (k->l->version == version && k->changes == atomic_load(&dir->changes)))) {
 			l = k->l;
@@ -441,8 +459,9 @@ static int listing_get(struct overlay *ov, struct object *dir, uint64_t cookie, 
 
 void listing_forget(struct overlay *ov, struct object *dir)
 {
+	struct kept_listing *kept = kept_of(ov, dir);
 	pthread_mutex_lock(&ov->listings_lock);
-	for (struct kept_listing *k = ov->listings; k < ov->listings + LISTINGS; k++)
+	for (struct kept_listing *k = kept; k < kept + LISTING_WAYS; k++)
 		if (k->dir == dir)
 			drop_kept(ov, k);
 	pthread_mutex_unlock(&ov->listings_lock);

@@ -134,6 +134,12 @@ static bool release(struct overlay *ov, struct object *o)
 	return last;
 }
 
+static void free_name(struct object *o)
+{
+	if (o->name != o->first_name)
+		free(o->name);
+}
+
 /* The object is out of the table and nobody holds it. The same may become true of its parent, and so on: a loop, as trees may be deep. */
 static void object_free(struct overlay *ov, struct object *o)
 {
@@ -145,9 +151,10 @@ static void object_free(struct overlay *ov, struct object *o)
 		for (size_t i = 0; i < o->nlower; i++)
 			place_put(ov, o->lower[i]);
 		place_put(ov, o->data);
-		free(o->lower);
+		if (o->lower != &o->only_lower)
+			free(o->lower);
 		free(o->lower_x);
-		free(o->name);
+		free_name(o);
 		free(o->acl);
 		pthread_mutex_destroy(&o->copy_lock);
 		pthread_mutex_destroy(&o->dir_lock);
@@ -247,13 +254,28 @@ void found_free(struct overlay *ov, struct found *f)
 	memset(f, 0, sizeof *f);
 }
 
+/* There may be millions of them. */
+static void keep_lean(struct object *o)
+{
+	if (o->nlower == 1) {
+		o->only_lower = o->lower[0];
+		free(o->lower);
+		o->lower = &o->only_lower;
+	}
+	if (o->type != S_IFDIR) {
+		free(o->lower_x);
+		o->lower_x = NULL;
+	}
+}
+
 static struct object *object_new(struct found *f, struct object *parent, const char *name)
 {
-	struct object *o = calloc(1, sizeof *o);
-	if (!o || (name && !(o->name = strdup(name)))) {
-		free(o);
+	size_t len = name ? strlen(name) + 1 : 0;
+	struct object *o = calloc(1, sizeof *o + len);
+	if (!o)
 		return NULL;
-	}
+	if (name)
+		o->name = memcpy(o->first_name, name, len);
 	pthread_mutex_init(&o->copy_lock, NULL);
 	pthread_mutex_init(&o->dir_lock, NULL);
 	pthread_mutex_init(&o->lock, NULL);
@@ -265,8 +287,9 @@ static struct object *object_new(struct found *f, struct object *parent, const c
 	o->upper = f->upper;
 	o->lower = f->lower;
 	o->lower_x = f->lower_x;
-	o->nlower = f->nlower;
+	o->nlower = (uint32_t)f->nlower;
 	o->data = f->data;
+	keep_lean(o);
 	o->parent = parent ? object_get(parent) : NULL;
 	o->used = true;
 	atomic_store(&o->refs, 1);
@@ -298,7 +321,7 @@ int object_from(struct overlay *ov, struct found *f, struct object *parent, cons
 	if (o && !o->named && o->parent && name) { /* its known name went (a hard link); this one will do */
 		char *copy = strdup(name);
 		if (copy) {
-			free(o->name);
+			free_name(o);
 			o->name = copy;
 			old_parent = o->parent;
 			o->parent = object_get(parent);
@@ -345,7 +368,7 @@ void object_rename(struct overlay *ov, struct object *o, struct object *parent, 
 	pthread_mutex_lock(&ov->table.lock);
 	unname_locked(&ov->table, o);
 	if (copy && o->hashed) {
-		free(o->name);
+		free_name(o);
 		o->name = copy;
 		old = o->parent;
 		o->parent = object_get(parent);
@@ -372,7 +395,7 @@ void object_set_name(struct overlay *ov, struct object *o, struct object *parent
 	pthread_mutex_lock(&ov->table.lock);
 	unname_locked(&ov->table, o);
 	if (copy) {
-		free(o->name);
+		free_name(o);
 		o->name = copy;
 	}
 	old = o->parent;
