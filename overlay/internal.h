@@ -175,7 +175,7 @@ struct table {
 	pthread_mutex_t lock;
 	struct object **by_id, **by_name;
 	size_t buckets, count, max;
-	struct object clock; /* list head */
+	struct object *clock; /* list head, no object itself */
 	struct object *hand;
 };
 

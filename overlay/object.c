@@ -28,8 +28,11 @@ int table_init(struct table *t, size_t max)
 		;
 	t->by_id = calloc(t->buckets, sizeof *t->by_id);
 	t->by_name = calloc(t->buckets, sizeof *t->by_name);
-	t->clock.clock_next = t->clock.clock_prev = t->hand = &t->clock;
-	return t->by_id && t->by_name ? 0 : -ENOMEM;
+	t->clock = calloc(1, sizeof *t->clock);
+	if (!t->by_id || !t->by_name || !t->clock)
+		return -ENOMEM;
+	t->clock->clock_next = t->clock->clock_prev = t->hand = t->clock;
+	return 0;
 }
 
 struct object *object_get(struct object *o)
@@ -179,7 +182,7 @@ static struct object *evict_locked(struct table *t)
 	for (int i = 0, n = 0; i < LOOKED_AT && n < TAKEN && t->count > t->max; i++) {
 		struct object *o = t->hand;
 		t->hand = o->clock_next;
-		if (o == &t->clock || atomic_load(&o->refs))
+		if (o == t->clock || atomic_load(&o->refs))
 			continue;
 		if (o->used) {
 			o->used = false;
@@ -333,8 +336,8 @@ int object_from(struct overlay *ov, struct found *f, struct object *parent, cons
 		o->id_next = t->by_id[b];
 		t->by_id[b] = o;
 		o->hashed = true;
-		o->clock_prev = t->clock.clock_prev;
-		o->clock_next = &t->clock;
+		o->clock_prev = t->clock->clock_prev;
+		o->clock_next = t->clock;
 		o->clock_prev->clock_next = o->clock_next->clock_prev = o;
 		if (name)
 			name_locked(t, o);
@@ -426,10 +429,10 @@ void object_kill(struct overlay *ov, struct object *o)
 
 void table_destroy(struct overlay *ov, struct table *t)
 {
-	if (!t->clock.clock_next)
+	if (!t->hand)
 		return;
 	struct object *list = NULL, *o;
-	while ((o = t->clock.clock_next) != &t->clock) {
+	while ((o = t->clock->clock_next) != t->clock) {
 		unhash_locked(t, o);
 		object_get(o); /* the list's own, so that a parent outlives its children's turn */
 		o->id_next = list;
@@ -441,5 +444,6 @@ void table_destroy(struct overlay *ov, struct table *t)
 	}
 	free(t->by_id);
 	free(t->by_name);
+	free(t->clock);
 	pthread_mutex_destroy(&t->lock);
 }

@@ -20,6 +20,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/uio.h>
+#include <time.h>
 
 enum { MAX_SHARDS = 8, MAX_LISTENERS = 32, MAX_PROGRAMS = 8, DEFAULT_THREADS = 64, OUT_QUEUE_MAX = 1 << 18, REPLY_SLACK = 1 << 16 };
 
@@ -166,6 +167,13 @@ bool worker_leads(struct worker *w);
 bool worker_enter(struct worker *w); /* before a call */
 bool worker_leave(struct worker *w); /* after it; false: the rest was taken over */
 void rpc_log(struct rpc_server *server, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+static inline uint64_t now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
 
 static inline uint32_t get_be32(const uint8_t *p)
 {

@@ -5,10 +5,11 @@
  */
 #include "internal.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PARKED_MAX = 1024 }; /* from there on the leader settles as well, and runs no further calls before it is done */
+enum { GAP_NS = 20000, PARKED_MAX = 1024 }; /* from PARKED_MAX on the leader settles as well, and runs no further calls before it is done */
 
 struct parked {
 	struct parked *next;
@@ -131,6 +132,24 @@ static void send_all(struct worker *w, struct parked *list)
 	}
 }
 
+/*
+ * What was just answered brings the next calls. They take longer while a flush is under way, as the file system's journal is busy with it, so
+ * the settler lets them come, as long as they do: for no longer than a flush takes.
+ */
+static void gather(struct parking *k, uint64_t most_ns)
+{
+	uint64_t start = now_ns(), last = start, now = start;
+	unsigned seen = 0;
+	while (now - last < GAP_NS && now - start < most_ns) {
+		sched_yield();
+		now = now_ns();
+		unsigned n = atomic_load(&k->n);
+		if (n != seen)
+			last = now;
+		seen = n;
+	}
+}
+
 void park_settle(struct worker *w)
 {
 	struct parking *k = &w->server->parking;
@@ -148,8 +167,12 @@ void park_settle(struct worker *w)
 		worker_enter(w);
 	}
 	for (; list; list = take(k, &settler, &n)) {
+		uint64_t took = now_ns();
 		settle(w->server, list, n);
+		took = now_ns() - took;
 		send_all(w, list);
+		if (!worker_leads(w))
+			gather(k, took);
 	}
 	if (leads)
 		worker_leave(w);

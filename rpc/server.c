@@ -13,7 +13,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { EVENTS = 64, DEAD_AFTER = 60, WATCH_BUSY_US = 2000, WATCH_IDLE_US = 20000, IN_SIZE = 1 << 17 };
@@ -395,13 +394,6 @@ static void handle(struct worker *w, struct source *src, uint32_t events)
 		conn_serve(w, c, true);
 		break;
 	}
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 /*
