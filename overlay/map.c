@@ -14,7 +14,8 @@ enum op { PUT_PLACE, DEL_PLACE, DEL_OBJECT };
 
 /* A change that the writer has not committed yet; readers look here first. */
 struct pending {
-	struct pending *next, *chain; /* in order; in the same bucket, newest first */
+	struct pending *next; /* in order */
+	struct pending *chain, **chained; /* in the same bucket, newest first; and what points to this one there */
 	uint64_t id, parent; /* file ids */
 	uint64_t sequence;
 	enum op op;
@@ -82,12 +83,21 @@ static bool entry_read(const MDB_val *k, const MDB_val *v, uint64_t *id, struct 
 }
 
 /* ---- the writer ---- */
-static int by_id_then_age(const void *a, const void *b)
+static bool same_place(const struct pending *x, const struct pending *y)
+{
+	return x->id == y->id && x->parent == y->parent && !strcmp(x->name, y->name);
+}
+
+/* By object, then place, then age. What deletes the whole object comes first: it has neither parent nor name. */
+static int by_place(const void *a, const void *b)
 {
 	const struct pending *x = *(struct pending *const *)a, *y = *(struct pending *const *)b;
 	if (x->id != y->id)
 		return x->id < y->id ? -1 : 1;
-	return x->sequence < y->sequence ? -1 : 1;
+	if (x->parent != y->parent)
+		return x->parent < y->parent ? -1 : 1;
+	int c = strcmp(x->name, y->name);
+	return c ? c : x->sequence < y->sequence ? -1 : 1;
 }
 
 /* *last: the greatest key, so that what comes behind it is appended, which fills pages to the brim. */
@@ -129,9 +139,17 @@ static int commit_batch(struct map *map, struct pending **batch, size_t n)
 	rc = mdb_cursor_open(txn, map->places, &cursor);
 	if (!rc) {
 		uint64_t last = last_key(cursor);
-		qsort(batch, n, sizeof *batch, by_id_then_age);
-		for (size_t i = 0; i < n && !rc; i++)
+		const struct pending *gone = NULL; /* the object's last deletion */
+		qsort(batch, n, sizeof *batch, by_place);
+		for (size_t i = 0; i < n && !rc; i++) {
+			if (i + 1 < n && same_place(batch[i], batch[i + 1]))
+				continue; /* what was said last of a place holds */
+			if (batch[i]->op == DEL_OBJECT)
+				gone = batch[i];
+			else if (gone && gone->id == batch[i]->id && gone->sequence > batch[i]->sequence)
+				continue;
 			rc = apply(cursor, batch[i], &last);
+		}
 		mdb_cursor_close(cursor);
 	}
 	if (rc) {
@@ -161,13 +179,22 @@ static void replace_file(struct map *map)
 	pthread_rwlock_unlock(&map->env_lock);
 }
 
-static void forget(struct map *map, struct pending *p)
+/* Oldest first, so that what was said last of a place is known the longest. lock held, and let go now and then: calls wait for it. */
+static void forget_batch(struct map *map, struct pending *oldest, size_t n)
 {
-	struct pending **c = &map->buckets[bucket(p->id)];
-	while (*c != p)
-		c = &(*c)->chain;
-	*c = p->chain;
-	free(p);
+	enum { AT_ONCE = 64 };
+	for (size_t i = 0; i < n; i++) {
+		struct pending *p = oldest;
+		oldest = p->next;
+		*p->chained = p->chain;
+		if (p->chain)
+			p->chain->chained = p->chained;
+		free(p);
+		if (i % AT_ONCE == AT_ONCE - 1) {
+			pthread_mutex_unlock(&map->lock);
+			pthread_mutex_lock(&map->lock);
+		}
+	}
 }
 
 /* lock held. An entry is lost: what has no place may live all the same. */
@@ -180,7 +207,7 @@ static void lose(struct map *map)
 static void write_batch(struct map *map)
 {
 	static_assert(sizeof(struct pending *) * BATCH <= 1 << 16, "it stands on the stack");
-	struct pending *batch[BATCH];
+	struct pending *batch[BATCH], *oldest = map->first;
 	size_t n = 0;
 	uint64_t newest = 0;
 	for (; map->first && n < BATCH; map->first = map->first->next) {
@@ -204,8 +231,7 @@ static void write_batch(struct map *map)
 	map->error = lmdb_errno(rc);
 	if (rc)
 		lose(map);
-	for (size_t i = 0; i < n; i++)
-		forget(map, batch[i]);
+	forget_batch(map, oldest, n);
 	map->queued -= n;
 	map->committed = newest;
 	pthread_cond_broadcast(&map->done);
@@ -246,7 +272,9 @@ static void queue(struct map *map, enum op op, uint64_t id, uint64_t parent, con
 		return;
 	}
 	struct pending **chain = &map->buckets[bucket(id)];
-	*p = (struct pending){ .op = op, .id = id, .parent = parent, .sequence = ++map->sequence, .chain = *chain };
+	*p = (struct pending){ .op = op, .id = id, .parent = parent, .sequence = ++map->sequence, .chain = *chain, .chained = chain };
+	if (p->chain)
+		p->chain->chained = &p->chain;
 	strcpy(p->name, name);
 	*chain = p;
 	*map->last = p;
