@@ -221,7 +221,6 @@ int sync_bytes(struct overlay *ov, struct fdent *file, uint64_t verifier, bool d
 /* The files of a batch, each once. */
 struct batch {
 	size_t n;
-	bool on_upper; /* all of them */
 	struct flushed {
 		const struct fdent *file;
 		int rc;
@@ -236,26 +235,31 @@ static struct flushed *find_flushed(struct batch *b, const struct fdent *file)
 	return NULL;
 }
 
-static struct batch *gather(struct overlay *ov, struct overlay_unflushed *const u[], size_t n)
+static struct batch *gather(struct overlay_unflushed *const u[], size_t n)
 {
 	struct batch *b = malloc(sizeof *b + n * OVERLAY_UNFLUSHED * sizeof b->files[0]);
 	if (!b)
 		return NULL;
 	b->n = 0;
-	b->on_upper = true;
 	for (size_t i = 0; i < n; i++)
 		for (unsigned j = 0; j < u[i]->n; j++)
-			if (!find_flushed(b, u[i]->file[j])) {
-				b->on_upper = b->on_upper && is_on_upper(ov, u[i]->file[j]->fd);
+			if (!find_flushed(b, u[i]->file[j]))
 				b->files[b->n++] = (struct flushed){ .file = u[i]->file[j] };
-			}
 	return b;
+}
+
+static bool all_on_upper(struct overlay *ov, const struct batch *b)
+{
+	size_t i = 0;
+	while (i < b->n && is_on_upper(ov, b->files[i].file->fd))
+		i++;
+	return i == b->n;
 }
 
 static void flush_batch(struct overlay *ov, struct batch *b)
 {
 	int rc;
-	if (b->n > 1 && b->on_upper && flush_file_system(ov, b->files[0].file->fd, b->n, &rc)) {
+	if (b->n > 1 && all_on_upper(ov, b) && flush_file_system(ov, b->files[0].file->fd, b->n, &rc)) {
 		for (size_t i = 0; i < b->n; i++)
 			b->files[i].rc = rc;
 		return;
@@ -282,7 +286,7 @@ void overlay_flush(struct overlay_unflushed *const u[], size_t n)
 {
 	struct overlay *ov = u[0]->ov;
 	will_flush(ov);
-	struct batch *b = gather(ov, u, n);
+	struct batch *b = gather(u, n);
 	if (b)
 		flush_batch(ov, b);
 	for (size_t i = 0; i < n; i++)
