@@ -333,26 +333,3 @@ void identity_forget(struct identity *id, const struct overlay_id *origin)
 		code = mdb_del(txn, id->origins, &u, NULL);
 	end(txn, code);
 }
-
-struct origins_scan {
-	bool (*each)(void *arg, uint64_t upper_ino, uint64_t upper_gen, const struct overlay_id *origin);
-	void *arg;
-};
-
-static int origin_row_read(void *arg, const MDB_val *k, const MDB_val *v)
-{
-	struct origins_scan *s = arg;
-	struct origin_row upper, below;
-	if (k->mv_size != sizeof upper || v->mv_size != sizeof below)
-		return 0;
-	memcpy(&upper, k->mv_data, sizeof upper);
-	memcpy(&below, v->mv_data, sizeof below);
-	struct overlay_id id = row_id(&below);
-	return s->each(s->arg, be64toh(upper.a), be64toh(upper.b), &id) ? 0 : -ECANCELED;
-}
-
-void identity_each_origin(struct identity *id, bool (*each)(void *arg, uint64_t upper_ino, uint64_t upper_gen, const struct overlay_id *origin), void *arg)
-{
-	struct origins_scan s = { each, arg };
-	each_row(id, id->origins, origin_row_read, &s);
-}

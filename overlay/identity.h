@@ -47,7 +47,5 @@ int identity_put_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_
 int identity_get_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, struct overlay_id *origin); /* -ENOENT */
 bool identity_has_origins(struct identity *id);
 void identity_forget(struct identity *id, const struct overlay_id *origin); /* the copy was removed */
-/* Calls each for every origin until it returns false; no other call may be made from within. */
-void identity_each_origin(struct identity *id, bool (*each)(void *arg, uint64_t upper_ino, uint64_t upper_gen, const struct overlay_id *origin), void *arg);
 
 #endif

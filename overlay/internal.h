@@ -1,7 +1,7 @@
 /*
  * internal.h: what the engine's files share. overlay/README.md has the picture.
  *
- * Lock order: object->copy_lock (parent before child) > ov->rename_lock > object->dir_lock (parent before child) >
+ * Lock order: object->copy_lock (parent before child), ov->listing_readers > ov->rename_lock > object->dir_lock (parent before child) >
  * object->lock > table.lock, fds.lock, the map's own. Each lock says below what it guards. None is taken by a thread that has it, rename_lock
  * shared included: a rename that waits goes before new readers, or many readers would keep it waiting for ever.
  */

@@ -169,13 +169,10 @@ static int open_to_read(struct overlay *ov, struct place *place)
 	return fd;
 }
 
-/* Calls each for every name in one layer, until it returns other than 0, which then is the result. */
+/* Calls each for every name in the open directory, until it returns other than 0, which then is the result. */
 typedef int each_name(void *arg, int fd, const struct linux_dirent64 *d);
-static int read_layer(struct overlay *ov, struct object *dir, struct place *place, each_name *each, void *arg)
+static int read_names(struct overlay *ov, const struct object *dir, int fd, each_name *each, void *arg)
 {
-	int fd = open_to_read(ov, place);
-	if (fd < 0)
-		return fd == -ENOENT ? 0 : fd;
 	char *buf = malloc(GETDENTS_BUFFER);
 	int rc = buf ? 0 : -ENOMEM;
 	long n = 0;
@@ -194,6 +191,16 @@ static int read_layer(struct overlay *ov, struct object *dir, struct place *plac
 	if (!rc && n < 0)
 		rc = -errno;
 	free(buf);
+	return rc;
+}
+
+/* The same for what stands at a place of the directory; nothing may, any more. */
+static int read_layer(struct overlay *ov, const struct object *dir, struct place *place, each_name *each, void *arg)
+{
+	int fd = open_to_read(ov, place);
+	if (fd < 0)
+		return fd == -ENOENT ? 0 : fd;
+	int rc = read_names(ov, dir, fd, each, arg);
 	close(fd);
 	return rc;
 }
@@ -260,19 +267,40 @@ static size_t kept_bytes(const struct overlay *ov)
 
 /* In a directory that is not marked impure, all that the upper holds was born there. The mark is looked for afterwards: it is made before the
  * first entry that it tells of. */
-static int gather_upper(struct part *p, struct object *dir)
+static void mark_own(struct part *p, int fd)
 {
-	struct fdent *fd;
-	int rc = read_layer(p->ov, dir, dir->upper, gather, p);
-	if (rc || !dir->upper->layer->has_handles || place_pin(p->ov, dir->upper, FD_PATH, &fd))
-		return rc;
-	if (format_is_pure(p->ov, fd->fd))
-		for (size_t i = 0; i < p->l->count; i++)
-			p->l->items[i].flags |= OWN_INODE;
-	place_unpin(p->ov, fd);
-	return 0;
+	if (!p->ov->layers[0].has_handles || !format_is_pure(p->ov, fd))
+		return;
+	for (size_t i = 0; i < p->l->count; i++)
+		p->l->items[i].flags |= OWN_INODE;
 }
 
+/* What stands at the place; nothing may, any more. */
+static int read_part(struct part *p, const struct object *dir, struct place *place, bool upper)
+{
+	int fd = open_to_read(p->ov, place);
+	if (fd < 0)
+		return fd == -ENOENT ? 0 : fd;
+	pthread_rwlock_unlock(&p->ov->rename_lock);
+	int rc = read_names(p->ov, dir, fd, gather, p);
+	if (!rc && upper)
+		mark_own(p, fd);
+	close(fd);
+	pthread_rwlock_rdlock(&p->ov->rename_lock);
+	return rc;
+}
+
+static void in_order(struct overlay *ov, struct listing *l)
+{
+	pthread_rwlock_unlock(&ov->rename_lock);
+	sort_items(l);
+	merge_items(l);
+	fit(l);
+	pthread_rwlock_rdlock(&ov->rename_lock);
+}
+
+/* rename_lock shared. It is let go while the disk is read, which may take long: a rename need not wait for that, nor those who come behind it. What
+ * comes and goes meanwhile may show or not. -ESTALE: so did the directory. */
 static int listing_read(struct overlay *ov, struct object *dir, uint64_t from, struct listing **out)
 {
 	struct listing *l = calloc(1, sizeof *l);
@@ -282,23 +310,23 @@ static int listing_read(struct overlay *ov, struct object *dir, uint64_t from, s
 	*l = (struct listing){ .refs = 1, .from = from < FIRST_COOKIE ? 0 : from, .to = UINT64_MAX, .max = kept_bytes(ov) / WINDOWS };
 	struct part p = { .ov = ov, .l = l };
 	if (dir->upper)
-		rc = gather_upper(&p, dir);
+		rc = read_part(&p, dir, dir->upper, true);
 	for (size_t i = 0; !rc && i < dir->nlower; i++) {
 		struct layer *layer = dir->lower[i]->layer;
 		p.layer = (uint16_t)(layer - ov->layers);
 		p.flags = layer->has_handles ? OWN_INODE : 0; /* elsewhere d_ino may be anything */
 		p.x = dir->lower_x[i];
-		rc = read_layer(ov, dir, dir->lower[i], gather, &p);
+		rc = read_part(&p, dir, dir->lower[i], false);
 	}
-	if (rc) {
+	if (!rc)
+		in_order(ov, l);
+	if (!rc && dir->dead)
+		rc = -ESTALE;
+	if (rc)
 		listing_put(l);
-		return rc;
-	}
-	sort_items(l);
-	merge_items(l);
-	fit(l);
-	*out = l;
-	return 0;
+	else
+		*out = l;
+	return rc;
 }
 
 int listing_walk(struct overlay *ov, struct object *dir, listing_visit *visit, void *arg)
@@ -433,6 +461,7 @@ static struct listing *find_kept(struct overlay *ov, struct object *dir, uint64_
 	return l;
 }
 
+/* rename_lock shared, and let go now and then. -ESTALE: the directory was removed meanwhile. */
 static int listing_get(struct overlay *ov, struct object *dir, uint64_t cookie, struct listing **out)
 {
 	struct overlay_attr a;
@@ -442,10 +471,15 @@ static int listing_get(struct overlay *ov, struct object *dir, uint64_t cookie, 
 	uint64_t version = (uint64_t)a.ctime.tv_sec * 1000000000u + (uint64_t)a.ctime.tv_nsec;
 	if ((*out = find_kept(ov, dir, cookie, version)))
 		return 0;
-	/* one reader at a time: the others find what it read, and not as many are in memory as there are threads */
+	/* One reader at a time: the others find what it read, and not as many are in memory as there are threads. Nobody waits for it with rename_lock
+	 * held, which it takes. */
 	pthread_mutex_t *reader = &ov->listing_readers[(uintptr_t)dir / sizeof *dir % LISTING_READERS];
+	pthread_rwlock_unlock(&ov->rename_lock);
 	pthread_mutex_lock(reader);
-	if (!(*out = find_kept(ov, dir, cookie, version))) {
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	if (dir->dead) {
+		rc = -ESTALE;
+	} else if (!(*out = find_kept(ov, dir, cookie, version))) {
 		unsigned changes = atomic_load(&dir->changes);
 		rc = listing_read(ov, dir, cookie, out);
 		if (!rc) {

@@ -106,7 +106,7 @@ static int read_directory(struct walk *w)
 		rc = listing_walk(ov, dir, visit, w);
 	pthread_rwlock_unlock(&ov->rename_lock);
 	place_unpin(ov, w->upper);
-	return rc == -ENOENT ? 0 : rc;
+	return rc == -ENOENT || rc == -ESTALE ? 0 : rc; /* it went meanwhile */
 }
 
 /* Takes over dir's reference. */

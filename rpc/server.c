@@ -466,6 +466,9 @@ static void *work(void *arg)
 		w->shard = NULL;
 		if (atomic_load(&s->stopping))
 			break;
+		free(w->kept); /* a spare holds no more than it must */
+		w->kept = NULL;
+		w->kept_size = 0;
 		if (s->orphans) {
 			w->shard = s->orphans;
 			s->orphans = w->shard->next_orphan;

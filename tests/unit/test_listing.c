@@ -10,7 +10,7 @@
 
 #include "../../overlay/internal.h" /* how much is kept is nobody else's business */
 
-enum { NAMES = 1500, SMALL = 300, LISTING_BYTES = 16384 }; /* a window of 2 KiB is some 60 names: SMALL's windows are all kept, NAMES's are not */
+enum { NAMES = 1500, SMALL = 300, LARGE = 15000 /* of more than one getdents */, LISTING_BYTES = 16384 }; /* a window of 2 KiB is some 60 names: SMALL's windows are all kept, NAMES's are not */
 
 struct stack {
 	char dir[64];
@@ -18,6 +18,13 @@ struct stack {
 	struct object *big;
 };
 static const struct overlay_cred root_cred;
+
+static void (*on_block)(void); /* what a call is to do before it waits for the disk */
+static void before_block(void)
+{
+	if (on_block)
+		on_block();
+}
 
 static void sh(const char *dir, const char *script)
 {
@@ -41,7 +48,7 @@ static int setup_with(void **state, int names)
 	snprintf(script, sizeof script, "mkdir -p upper work lower1/big lower2/big; cd lower1/big; seq -f n%%g 0 2 %d | xargs touch; cd ../../lower2/big;"
 		 "seq -f n%%g 0 3 %d | xargs touch", names - 1, names - 1);
 	sh(s->dir, script);
-	struct overlay_config c = { .lowers = lowers, .nlowers = 2, .upper = upper, .work = work, .name = "/overlay", .listing_bytes = LISTING_BYTES };
+	struct overlay_config c = { .lowers = lowers, .nlowers = 2, .upper = upper, .work = work, .name = "/overlay", .listing_bytes = LISTING_BYTES, .before_block = before_block };
 	if (overlay_open(&c, &s->ov, err, sizeof err))
 		fail_msg("%s", err);
 	struct object *root = overlay_root(s->ov);
@@ -61,8 +68,14 @@ static int setup_small(void **state)
 	return setup_with(state, SMALL);
 }
 
+static int setup_large(void **state)
+{
+	return setup_with(state, LARGE);
+}
+
 static int teardown(void **state)
 {
+	on_block = NULL;
 	struct stack *s = *state;
 	overlay_put(s->ov, s->big);
 	overlay_close(s->ov);
@@ -81,7 +94,7 @@ struct scan {
 	uint64_t cookie;
 	int left; /* entries that this call may take */
 	bool eof;
-	uint8_t seen[NAMES + 1];
+	uint8_t seen[LARGE + 1];
 };
 
 static bool take(void *arg, const struct overlay_entry *e, struct object *o, const struct overlay_attr *attr)
@@ -214,6 +227,28 @@ static bool same_as_looked_up(void *arg, const struct overlay_entry *e, struct o
 	return true;
 }
 
+static struct overlay *listed;
+static unsigned looks, free_looks;
+
+static void could_a_rename_begin(void)
+{
+	looks++;
+	if (pthread_rwlock_trywrlock(&listed->rename_lock))
+		return;
+	free_looks++;
+	pthread_rwlock_unlock(&listed->rename_lock);
+}
+
+static void renames_go_on_while_a_large_directory_is_read(void **state)
+{
+	struct scan scan = { .s = *state };
+	listed = scan.s->ov;
+	on_block = could_a_rename_begin;
+	scan_some(&scan, 10);
+	assert_true(looks > 0);
+	assert_int_equal(free_looks, looks);
+}
+
 static void file_ids_are_right(struct stack *s, struct object *dir)
 {
 	bool eof;
@@ -259,6 +294,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(names_that_stay_show_once_while_others_come_and_go, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_scan_sees_all_that_was_there_when_it_began_whatever_another_scan_left_in_memory, setup_small, teardown),
 		cmocka_unit_test_setup_teardown(file_ids_in_a_listing_are_those_of_lookups, setup_small, teardown),
+		cmocka_unit_test_setup_teardown(renames_go_on_while_a_large_directory_is_read, setup_large, teardown),
 		cmocka_unit_test_setup_teardown(a_directory_is_empty_when_each_of_its_names_is_hidden, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
