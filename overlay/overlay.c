@@ -48,11 +48,13 @@ struct checked {
 	char real[PATH_MAX];
 	dev_t dev;
 	ino_t ino;
+	uint64_t mount; /* 0: the kernel does not tell */
 };
 
 static int check_layer(const char *path, bool writable, struct checked *l, char *err, size_t errlen)
 {
 	struct stat st;
+	struct statx stx;
 	l->given = path;
 	if (*path != '/')
 		return fail(err, errlen, -EINVAL, "layer %s: must be an absolute path, like /%s", path, path);
@@ -64,6 +66,7 @@ static int check_layer(const char *path, bool writable, struct checked *l, char 
 		return fail(err, errlen, -errno, "layer %s: the server can't %s it: %s", path, writable ? "write" : "read", strerror(errno));
 	l->dev = st.st_dev;
 	l->ino = st.st_ino;
+	l->mount = !statx(AT_FDCWD, path, 0, STATX_MNT_ID, &stx) && stx.stx_mask & STATX_MNT_ID ? stx.stx_mnt_id : 0;
 	return 0;
 }
 
@@ -102,6 +105,8 @@ static int check_config(const struct overlay_config *c, char *err, size_t errlen
 		rc = check_layer(c->work, !c->read_only, &l[n++], err, errlen);
 	if (!rc && c->work && l[0].dev != l[1].dev)
 		rc = fail(err, errlen, -EXDEV, "upper %s and work %s are on different file systems: put the work directory beside the upper", c->upper, c->work);
+	if (!rc && c->work && l[0].mount != l[1].mount)
+		rc = fail(err, errlen, -EXDEV, "upper %s and work %s are on different mounts, between which nothing can be renamed: name both by paths of one mount", c->upper, c->work);
 	for (size_t i = 0; !rc && i < c->nlowers; i++)
 		rc = check_layer(c->lowers[i], false, &l[n++], err, errlen);
 	for (size_t i = 0; !rc && i < c->ndata_lowers; i++)

@@ -175,6 +175,9 @@ if [ "$(id -u)" -eq 0 ]; then
 		mounts=$dir/empty
 		refuses a_bind_mount_of_a_layer_is_that_layer 'same directory, used twice' --lower "$dir/lower" --lower "$dir/empty" --port 0
 		umount empty; mounts=
+		mount --bind work empty; mounts="$dir/empty"
+		refuses a_work_directory_on_another_mount_is_refused 'different mounts, .*: name both by paths of one mount' --lower "$dir/lower" --upper "$dir/upper" --work "$dir/empty" --port 0
+		umount empty; mounts=
 	else echo "skipped: a bind mount can't be made here"; fi
 	if mount -t tmpfs none empty 2>/dev/null; then
 		mounts=$dir/empty; mkdir empty/work
