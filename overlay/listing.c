@@ -414,15 +414,20 @@ static struct kept_listing *oldest_kept(struct kept_listing *kept)
 	return oldest;
 }
 
+static struct kept_listing *oldest_of_all(struct overlay *ov)
+{
+	struct kept_listing *oldest = NULL;
+	for (struct kept_listing *k = ov->listings; k < ov->listings + LISTINGS; k++)
+		if (k->l && (!oldest || k->used < oldest->used))
+			oldest = k;
+	return oldest;
+}
+
 static void make_room(struct overlay *ov, size_t bytes)
 {
-	while (ov->listings_bytes && ov->listings_bytes + bytes > kept_bytes(ov)) {
-		struct kept_listing *oldest = NULL;
-		for (struct kept_listing *k = ov->listings; k < ov->listings + LISTINGS; k++)
-			if (k->l && (!oldest || k->used < oldest->used))
-				oldest = k;
-		drop_kept(ov, oldest);
-	}
+	struct kept_listing *k;
+	while (ov->listings_bytes + bytes > kept_bytes(ov) && (k = oldest_of_all(ov)))
+		drop_kept(ov, k);
 }
 
 /* A scan from the start throws away the other windows: they may be older than the scan, and would miss what was there when it began. */
