@@ -26,6 +26,7 @@ struct copying {
 	uint64_t size; /* how many to copy */
 	char temp[24], hex[321]; /* hex: name in the index, or "" */
 	int fd; /* of a regular file's copy, or -1 */
+	bool written_next; /* it will be written to: its descriptor stays open for that */
 	struct statx made; /* the copy when it was new */
 };
 
@@ -154,8 +155,11 @@ static int make_copy(struct overlay *ov, struct copying *c)
 		rc = -errno;
 	if (!rc && c->fd >= 0 && ov->config.sync) /* the data before the name, or a power cut leaves an empty file */
 		rc = sync_fd(ov, c->fd, false);
-	if (c->fd >= 0 && close(c->fd) && !rc)
-		rc = -errno;
+	if (c->fd >= 0 && (rc || !c->written_next)) {
+		if (close(c->fd) && !rc)
+			rc = -errno;
+		c->fd = -1;
+	}
 	return rc;
 }
 
@@ -238,7 +242,7 @@ static int prepare(struct overlay *ov, struct copying *c, bool with_data, uint64
 /* copy_lock held, and nothing else */
 static int copy_new(struct overlay *ov, struct object *o, bool with_data, uint64_t keep)
 {
-	struct copying c = { .o = o, .fd = -1 };
+	struct copying c = { .o = o, .fd = -1, .written_next = with_data };
 	bool indexed = o->indexed && !index_open(ov);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	int rc = prepare(ov, &c, with_data, keep);
@@ -256,8 +260,12 @@ static int copy_new(struct overlay *ov, struct object *o, bool with_data, uint64
 	if (!rc) {
 		pthread_rwlock_rdlock(&ov->rename_lock);
 		rc = install(ov, &c);
+		if (!rc && c.fd >= 0)
+			place_adopt(ov, o->upper, FD_WRITE, c.fd);
 		pthread_rwlock_unlock(&ov->rename_lock);
 	}
+	if (rc && c.fd >= 0)
+		close(c.fd);
 	if (rc)
 		work_remove(ov, c.temp);
 	return rc;
