@@ -24,6 +24,8 @@ struct moving {
 	const char *oldname, *newname;
 	struct found f, t;
 	struct fdent *from_fd, *to_fd;
+	bool quick; /* tried without preparation: anything out of the ordinary is -EAGAIN */
+	bool unseen; /* nobody looked whether newname is there: the rename will tell */
 };
 
 static bool is_ancestor(struct object *o, struct object *of)
@@ -102,6 +104,10 @@ out:
 /* The one system call that moves the name. */
 static int rename_in_upper(struct overlay *ov, struct moving *m, bool is_dir, bool whiteout)
 {
+	if (m->unseen && !whiteout) {
+		int rc = renameat2(m->from_fd->fd, m->oldname, m->to_fd->fd, m->newname, RENAME_NOREPLACE) ? -errno : 0;
+		return rc == -EEXIST || rc == -EINVAL ? -EAGAIN : rc; /* there is one, or the file system can't tell: it is looked at, then */
+	}
 	if (!is_dir || !m->t.upper_whiteout)
 		return renameat2(m->from_fd->fd, m->oldname, m->to_fd->fd, m->newname, whiteout ? RENAME_WHITEOUT : 0) ? -errno : 0;
 	/* a directory can't go over a whiteout, but change places with it */
@@ -184,9 +190,11 @@ static int rename_locked(struct overlay *ov, const struct overlay_cred *cred, st
 		rc = name_state(ov, m->from, m->oldname, m->o, &m->f);
 	if (rc)
 		return rc;
-	if ((m->target = table_find_name(ov, m->to, m->newname)))
+	m->target = table_find_name(ov, m->to, m->newname);
+	m->unseen = m->quick && !m->target && m->o->type != S_IFDIR && only_upper(m->to) && m->f.name_in_upper && !m->f.name_below;
+	if (m->target)
 		rc = name_state(ov, m->to, m->newname, m->target, &m->t);
-	else if (!(rc = merge_name(ov, m->to, m->newname, &m->t)))
+	else if (!m->unseen && !(rc = merge_name(ov, m->to, m->newname, &m->t)))
 		rc = lookup_locked(ov, m->to, m->newname, &m->target);
 	if (rc == -ENOENT)
 		rc = 0;
@@ -276,7 +284,8 @@ int overlay_rename(struct overlay *ov, const struct overlay_cred *cred, struct o
 	if (!rc && !ov->writable)
 		rc = -EROFS;
 	for (int tries = 9; !rc && tries; tries--) {
-		rc = tries == 9 && looks_ready(ov, &m) ? 0 : prepare(ov, cred, &m);
+		m.quick = tries == 9 && looks_ready(ov, &m);
+		rc = m.quick ? 0 : prepare(ov, cred, &m);
 		if (rc > 0)
 			return 0;
 		if (rc)

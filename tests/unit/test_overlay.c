@@ -233,6 +233,34 @@ static void renaming_a_lower_directory_leaves_a_redirect(void **state)
 	shows(s, "moved/er/x", "x\n");
 }
 
+static int move(struct stack *s, struct object *dir, const char *from, const char *to)
+{
+	struct overlay_wcc w1, w2;
+	return overlay_rename(s->ov, &root_cred, dir, from, dir, to, &w1, &w2);
+}
+
+/* Nobody asked for the new name since the start, so that it is not in memory. */
+static void a_rename_sees_what_stands_under_the_new_name_though_nobody_looked(void **state)
+{
+	struct stack *s = *state;
+	stop(s);
+	sh(s->upper, "mkdir d d/dir; echo file >d/file; echo moved >d/a; mknod d/hidden c 0 0 2>/dev/null || true");
+	start(s);
+	struct object *dir = at(s, "d"), *a = at(s, "d/a");
+	struct overlay_id id = *overlay_id(a);
+	assert_int_equal(move(s, dir, "a", "dir"), -EISDIR);
+	assert_int_equal(move(s, dir, "a", "file"), 0);
+	shows(s, "d/file", "moved\n");
+	assert_false(exists(s, "d/a"));
+	assert_int_equal(move(s, dir, "file", "hidden"), 0); /* over a whiteout that hides nothing */
+	shows(s, "d/hidden", "moved\n");
+	struct object *b = at(s, "d/hidden");
+	assert_memory_equal(overlay_id(b), &id, sizeof id);
+	overlay_put(s->ov, b);
+	overlay_put(s->ov, a);
+	overlay_put(s->ov, dir);
+}
+
 static void names_of_a_linked_lower_file_stay_one_object(void **state)
 {
 	struct stack *s = *state;
@@ -325,6 +353,7 @@ int main(void)
 		T(removing_an_upper_file_leaves_nothing),
 		T(a_new_directory_over_a_removed_one_is_opaque),
 		T(renaming_a_lower_directory_leaves_a_redirect),
+		T(a_rename_sees_what_stands_under_the_new_name_though_nobody_looked),
 		T(names_of_a_linked_lower_file_stay_one_object),
 		T(an_upper_hard_link_survives_the_removal_of_its_first_name),
 		T(a_handle_finds_its_object_without_any_map),
