@@ -163,7 +163,7 @@ static void follow(struct overlay *ov, struct moving *m, char *name)
 	} /* else a hard link that is known by another name, which stays */
 	free(name);
 	atomic_fetch_add(&ov->renames, 1);
-	if (o->type == S_IFDIR && m->from != m->to)
+	if (o->type == S_IFDIR)
 		search_directory_moved(ov);
 	map_put_place(ov->map, &o->id, &m->to->id, m->newname);
 	map_del_place(ov->map, &o->id, &m->from->id, m->oldname);

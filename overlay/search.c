@@ -194,7 +194,7 @@ struct search {
 	bool running, has_thread;
 	atomic_bool stop;
 	unsigned waiting;
-	atomic_uint moves; /* directories that changed their parent */
+	atomic_uint moves; /* directories that changed their name or parent */
 	size_t nwanted;
 	struct overlay_id wanted[WANTED]; /* looked out for, so that a map that can't be written stops nobody */
 	size_t nnew; /* the last of wanted, which came when the search was under way */
