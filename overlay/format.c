@@ -70,10 +70,9 @@ int format_setxattr(struct overlay *ov, int dirfd, const char *name, const char 
 {
 	char path[300], full[64];
 	full_name(ov, full, suffix);
-	if (!*name && !fsetxattr(dirfd, full, buf, size, 0))
-		return 0;
-	if (!*name && errno != EBADF) /* opened with O_PATH: by its path, then */
-		return -errno;
+	int rc = *name ? -EBADF : fsetxattr(dirfd, full, buf, size, 0) ? -errno : 0;
+	if (rc != -EBADF) /* it was not opened with O_PATH */
+		return rc;
 	return lsetxattr(proc_path(path, dirfd, name), full, buf, size, 0) ? -errno : 0;
 }
 

@@ -104,12 +104,11 @@ out:
 /* The one system call that moves the name. */
 static int rename_in_upper(struct overlay *ov, struct moving *m, bool is_dir, bool whiteout)
 {
-	if (m->unseen && !whiteout) {
-		int rc = renameat2(m->from_fd->fd, m->oldname, m->to_fd->fd, m->newname, RENAME_NOREPLACE) ? -errno : 0;
-		return rc == -EEXIST || rc == -EINVAL ? -EAGAIN : rc; /* there is one, or the file system can't tell: it is looked at, then */
+	if (!is_dir || !m->t.upper_whiteout) {
+		unsigned flags = whiteout ? RENAME_WHITEOUT : m->unseen ? RENAME_NOREPLACE : 0;
+		int rc = renameat2(m->from_fd->fd, m->oldname, m->to_fd->fd, m->newname, flags) ? -errno : 0;
+		return m->unseen && (rc == -EEXIST || rc == -EINVAL) ? -EAGAIN : rc; /* there is one, or the file system can't tell: it is looked at, then */
 	}
-	if (!is_dir || !m->t.upper_whiteout)
-		return renameat2(m->from_fd->fd, m->oldname, m->to_fd->fd, m->newname, whiteout ? RENAME_WHITEOUT : 0) ? -errno : 0;
 	/* a directory can't go over a whiteout, but change places with it */
 	if (renameat2(m->from_fd->fd, m->oldname, m->to_fd->fd, m->newname, RENAME_EXCHANGE))
 		return -errno;
@@ -172,18 +171,17 @@ static void follow(struct overlay *ov, struct moving *m, char *name)
 	attr_forget(m->to);
 }
 
-/* rename_lock held */
-static int pass(struct overlay *ov, const struct overlay_cred *cred, struct object *dir)
+/* May the caller look for names in both directories? rename_lock held. */
+static int may_enter(struct overlay *ov, const struct overlay_cred *cred, const struct moving *m)
 {
-	int may = permitted(ov, cred, dir, OVERLAY_EXEC);
-	return may < 0 ? may : may ? 0 : -EACCES;
+	return require(ov, cred, m->from, OVERLAY_EXEC) ?: require(ov, cred, m->to, OVERLAY_EXEC);
 }
 
 static int rename_locked(struct overlay *ov, const struct overlay_cred *cred, struct moving *m)
 {
 	if (m->from->dead || m->to->dead)
 		return -ESTALE;
-	int rc = pass(ov, cred, m->from) ?: pass(ov, cred, m->to);
+	int rc = may_enter(ov, cred, m);
 	if (!rc)
 		rc = lookup_locked(ov, m->from, m->oldname, &m->o);
 	if (!rc)
@@ -236,7 +234,7 @@ static void moving_end(struct overlay *ov, struct moving *m)
 static int prepare(struct overlay *ov, const struct overlay_cred *cred, struct moving *m)
 {
 	pthread_rwlock_rdlock(&ov->rename_lock);
-	int rc = pass(ov, cred, m->from) ?: pass(ov, cred, m->to);
+	int rc = may_enter(ov, cred, m);
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (!rc)
 		rc = overlay_lookup(ov, cred, m->from, m->oldname, &m->o, NULL);
@@ -283,8 +281,8 @@ int overlay_rename(struct overlay *ov, const struct overlay_cred *cred, struct o
 		rc = check_name(ov, to, newname);
 	if (!rc && !ov->writable)
 		rc = -EROFS;
-	for (int tries = 9; !rc && tries; tries--) {
-		m.quick = tries == 9 && looks_ready(ov, &m);
+	m.quick = !rc && looks_ready(ov, &m);
+	for (int tries = 8 + m.quick; !rc && tries; tries--, m.quick = false) {
 		rc = m.quick ? 0 : prepare(ov, cred, &m);
 		if (rc > 0)
 			return 0;

@@ -403,18 +403,13 @@ static void handle(struct worker *w, struct source *src, uint32_t events)
  */
 static int wait_for_events(struct shard *sh, struct epoll_event ev[EVENTS])
 {
-	uint64_t most = sh->server->poll_ns, since = 0;
-	while (sh->polls) {
+	uint64_t most = sh->server->poll_ns, since = now_ns();
+	while (sh->polls && now_ns() - since <= most) {
 		int n = epoll_wait(sh->epoll, ev, EVENTS, 0);
 		if (n)
 			return n;
-		uint64_t now = now_ns();
-		since = since ? since : now;
-		if (now - since > most)
-			break;
 		sched_yield();
 	}
-	since = since ? since : now_ns();
 	int n = epoll_wait(sh->epoll, ev, EVENTS, -1);
 	sh->polls = now_ns() - since < 2 * most;
 	return n;

@@ -238,7 +238,7 @@ static unsigned check_kind(const struct kind *k, const struct stack *s, struct c
 		assert_nfs(st, NFS3_OK);
 		for (size_t i = 0; i < log.n; i++) {
 			const struct trace_call *call = &log.calls[i];
-			*syncs += call->nr == SYS_fsync || call->nr == SYS_fdatasync || call->nr == SYS_syncfs;
+			*syncs += trace_flushes(call);
 			const char *early = call->result < 0 ? NULL : play(&d, call);
 			if (early && ++wrong)
 				fprintf(stderr, "%s, call %zu (%s): %s\n", k->name, i + 1, trace_name(call), early);
