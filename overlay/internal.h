@@ -218,7 +218,8 @@ void search_destroy(struct search *search); /* ends a search that is under way *
 /* The object, by a search of the layers in the background that fills the map on its way. -EAGAIN: it takes longer than a second, or many
  * wait for it already. -ESTALE: there is none. */
 int search_object(struct overlay *ov, const struct overlay_id *id, struct object **o);
-void search_directory_moved(struct overlay *ov); /* a directory changed its name or parent: one that is under way may miss what is below */
+/* dir changed its name or parent: a search that is under way may have missed what is below. rename_lock held exclusively. */
+void search_directory_moved(struct overlay *ov, struct object *dir);
 /* Puts every object of the merged tree into the map. progress (may be NULL) hears a fraction now and then, and says whether to go on. wanted (may be
  * NULL) hears of every file id, with rename_lock shared. */
 struct fill {

@@ -163,7 +163,7 @@ static void follow(struct overlay *ov, struct moving *m, char *name)
 	free(name);
 	atomic_fetch_add(&ov->renames, 1);
 	if (o->type == S_IFDIR)
-		search_directory_moved(ov);
+		search_directory_moved(ov, o);
 	map_put_place(ov->map, &o->id, &m->to->id, m->newname);
 	map_del_place(ov->map, &o->id, &m->from->id, m->oldname);
 	attr_forget(o);

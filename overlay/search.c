@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WANTED = 1024, GONE = 4096, MAX_WAITING = 4, PATIENCE_MS = 1000, GLANCE_MS = 20, TRIES = 8 };
+enum { WANTED = 1024, GONE = 4096, MAX_WAITING = 4, PATIENCE_MS = 1000, GLANCE_MS = 20, TRIES = 8, MOVED = 1024 };
 
 /* ---- the walk ---- */
 struct level {
@@ -82,10 +82,11 @@ static int visit(void *arg, const char *name, const struct layer *layer, uint64_
 	struct walk *w = arg;
 	struct overlay *ov = w->fill->ov;
 	struct overlay_id id = { .layer = layer->number, .ino = ino };
-	bool look = !layer->has_handles; /* d_ino may be anything there */
+	bool in_upper = ov->has_upper && layer == ov->layers;
+	bool look = !layer->has_handles || (in_upper && !w->upper); /* d_ino may be anything there; the upper's part came this moment */
 	if (may_be_dir)
 		return keep_name(&w->levels[w->n - 1], name);
-	if (layer == ov->layers && ov->has_upper && w->upper && !look && upper_identity(w, name, ino, &id, &look))
+	if (in_upper && !look && upper_identity(w, name, ino, &id, &look))
 		return 0; /* gone since */
 	if (look)
 		return keep_name(&w->levels[w->n - 1], name); /* looked up when its turn comes, as directories are */
@@ -167,10 +168,11 @@ static int next(struct walk *w)
 	return 0;
 }
 
-int search_fill(const struct fill *fill)
+/* Takes over dir's reference. */
+static int fill_below(const struct fill *fill, struct object *dir)
 {
 	struct walk w = { .fill = fill };
-	int rc = push(&w, overlay_root(fill->ov), 1);
+	int rc = push(&w, dir, 1);
 	while (!rc && w.n) {
 		struct level *l = &w.levels[w.n - 1];
 		if (fill->progress && !fill->progress(fill->arg, w.done))
@@ -186,6 +188,11 @@ int search_fill(const struct fill *fill)
 	return rc;
 }
 
+int search_fill(const struct fill *fill)
+{
+	return fill_below(fill, overlay_root(fill->ov));
+}
+
 /* ---- in the background ---- */
 struct search {
 	pthread_mutex_t lock; /* guards all but the atomic ones */
@@ -194,7 +201,11 @@ struct search {
 	bool running, has_thread;
 	atomic_bool stop;
 	unsigned waiting;
-	atomic_uint moves; /* directories that changed their name or parent */
+	/* Directories that got another name or parent while the search ran: one that went from where it had not been to where it had is read by itself, with
+	 * all below. What is above it does not matter, as a place in the map is a name in a directory. */
+	size_t nmoved;
+	struct object *moved[MOVED]; /* counted */
+	bool lost_count; /* there were more */
 	size_t nwanted;
 	struct overlay_id wanted[WANTED]; /* looked out for, so that a map that can't be written stops nobody */
 	size_t nnew; /* the last of wanted, which came when the search was under way */
@@ -224,9 +235,28 @@ void search_destroy(struct search *s)
 	free(s);
 }
 
-void search_directory_moved(struct overlay *ov)
+void search_directory_moved(struct overlay *ov, struct object *dir)
 {
-	atomic_fetch_add(&ov->search->moves, 1);
+	struct search *s = ov->search;
+	pthread_mutex_lock(&s->lock);
+	size_t i = 0;
+	while (i < s->nmoved && s->moved[i] != dir)
+		i++;
+	if (!s->running || i < s->nmoved)
+		; /* nobody reads, or it is to be read already */
+	else if (i < MOVED)
+		s->moved[s->nmoved++] = object_get(dir);
+	else
+		s->lost_count = true;
+	pthread_mutex_unlock(&s->lock);
+}
+
+static struct object *next_moved(struct search *s)
+{
+	pthread_mutex_lock(&s->lock);
+	struct object *dir = s->nmoved ? s->moved[--s->nmoved] : NULL;
+	pthread_mutex_unlock(&s->lock);
+	return dir;
 }
 
 static struct overlay_id *gone_slot(struct search *s, const struct overlay_id *id)
@@ -257,6 +287,27 @@ static void meet(void *arg, uint64_t fileid, struct object *dir, const char *nam
 		overlay_put(ov, o);
 }
 
+/* True: there is nothing that was not seen. */
+static bool search_all(const struct fill *fill, int *rc)
+{
+	struct search *s = fill->ov->search;
+	struct object *dir;
+	pthread_mutex_lock(&s->lock);
+	s->lost_count = false;
+	pthread_mutex_unlock(&s->lock);
+	*rc = search_fill(fill);
+	while ((dir = next_moved(s))) {
+		if (*rc)
+			overlay_put(fill->ov, dir);
+		else
+			*rc = fill_below(fill, dir);
+	}
+	pthread_mutex_lock(&s->lock);
+	bool all = !*rc && !s->nmoved && !s->lost_count;
+	pthread_mutex_unlock(&s->lock);
+	return all;
+}
+
 /* What a whole search did not find is gone; what came while it ran has seen a part of it only. */
 static bool sort_out(struct overlay *ov, bool whole)
 {
@@ -283,10 +334,9 @@ static void *search_run(void *arg)
 	bool again = true;
 	setpriority(PRIO_PROCESS, (id_t)gettid(), 10); /* of this thread: requests come first */
 	for (int tries = 0; again && !atomic_load(&s->stop); tries++) {
-		unsigned moves = atomic_load(&s->moves);
+		int rc;
 		map_fill_begin(ov->map);
-		int rc = search_fill(&fill);
-		bool whole = !rc && moves == atomic_load(&s->moves); /* a directory that moved may have been missed, with all below */
+		bool whole = search_all(&fill, &rc);
 		bool complete = whole && map_fill_end(ov->map);
 		if (rc && rc != -ECANCELED)
 			ov_log(ov, 4, "a search for old handles failed: %s; it is tried again when one comes", strerror(-rc));
@@ -294,8 +344,9 @@ static void *search_run(void *arg)
 		again = sort_out(ov, whole) && !rc && !complete;
 		if (!whole && !rc && tries < TRIES)
 			again = true;
-		if (!again || atomic_load(&s->stop))
-			s->running = false;
+		s->running = again && !atomic_load(&s->stop);
+		while (!s->running && s->nmoved) /* since the last look */
+			overlay_put(ov, s->moved[--s->nmoved]);
 		pthread_cond_broadcast(&s->news);
 		pthread_mutex_unlock(&s->lock);
 	}
