@@ -11,7 +11,7 @@ enum { SAVED_MAX = 4096, DEFAULT_ENTRIES = 16384, WAITERS = 4, SUMMED = 512 };
 struct key {
 	uint8_t address[16];
 	uint32_t xid, prog, vers, proc;
-	uint64_t checksum; /* of the arguments and who asks: the same xid after a reboot is not the same call */
+	uint64_t checksum; /* of the arguments and who asks: the same xid after a reboot, or of another machine behind the same address, is not the same call */
 };
 
 struct entry {
@@ -43,11 +43,12 @@ static void make_key(struct drc *d, const struct rpc_call *call, const uint8_t *
 	k->vers = call->vers;
 	k->proc = call->proc;
 	/* The beginning has handle, name or offset; of data that is written, the end has to do besides. */
-	uint64_t sum, end = 0;
+	uint64_t sum, end = 0, machine;
 	crypto_shorthash((uint8_t *)&sum, args, len < 2 * SUMMED ? len : SUMMED, d->secret);
 	if (len >= 2 * SUMMED)
 		crypto_shorthash((uint8_t *)&end, args + len - SUMMED, SUMMED, d->secret);
-	k->checksum = (sum ^ end * 0x9e3779b97f4a7c15u ^ len << 40) ^ ((uint64_t)call->uid << 32 | call->gid);
+	crypto_shorthash((uint8_t *)&machine, (const uint8_t *)call->machine, strlen(call->machine), d->secret);
+	k->checksum = (sum ^ end * 0x9e3779b97f4a7c15u ^ len << 40 ^ machine << 1) ^ ((uint64_t)call->uid << 32 | call->gid);
 }
 
 static size_t bucket(const struct drc *d, const struct key *k)

@@ -1,6 +1,8 @@
 /* rpc/ under a toy program: a call that comes again is answered with the first reply. */
 #include "toy.h"
 
+enum { MACHINE = 40 /* where a call has the name of the caller's machine */ };
+
 static void a_repeated_call_gets_the_first_reply(void **state)
 {
 	(void)state;
@@ -36,6 +38,11 @@ static void a_repeated_call_gets_the_first_reply(void **state)
 	assert_int_equal(sendto(udp, m.data, m.len, 0, (struct sockaddr *)&to, sizeof to), m.len);
 	assert_int_equal(recv(udp, r.data, sizeof r.data, 0), 28);
 	assert_int_equal(word_at(r.data, 24), first + 5); /* from another machine */
+	put_call_as(&m, 10, PROG, 3, ONCE, 1, 1);
+	put_word(&m, 5);
+	memcpy(m.data + MACHINE, "elho", 4);
+	assert_int_equal(ask(fd).stat, 0);
+	assert_int_equal(word_at(r.data, 24), first + 6); /* from another machine behind the same address */
 	close(udp);
 	close(fd);
 	close(other);
