@@ -118,6 +118,15 @@ static int protection_load(struct overlay *ov, struct object *o)
 	return rc == -ENOENT || rc == -ENOTDIR ? 0 : rc; /* gone: the change will find out */
 }
 
+void protection_of_new(struct object *o, const struct layer *layer, const struct statx *st)
+{
+	if (layer->has_flags && st->stx_attributes & (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND))
+		return; /* from its directory: looked at when it is asked for */
+	pthread_mutex_lock(&o->lock);
+	o->protection = o->protection ? o->protection : PROTECTION_KNOWN;
+	pthread_mutex_unlock(&o->lock);
+}
+
 int changeable(struct overlay *ov, struct object *o, bool adds)
 {
 	if (!ov->writable)

@@ -1,5 +1,5 @@
-/* create.c: new names: files, directories, symlinks, devices, hard links. Made in place by one system call where one is enough, else in the work
- * directory and then moved over nothing or over a whiteout. */
+/* create.c: new names: files, directories, symlinks, devices, hard links. Made in place by one system call where one is enough; a file that needs more
+ * gets its name last (O_TMPFILE); all else is made in the work directory and then moved over nothing or over a whiteout. */
 #include "internal.h"
 
 #include <fcntl.h>
@@ -54,30 +54,33 @@ static struct owner owner_of(const struct overlay_cred *cred, const struct overl
 /* The kernel makes files for the thread's file system user. False: there is nothing to change. */
 static bool act_as(struct overlay *ov, uid_t uid, gid_t gid)
 {
-	if (!ov->privileged || (uid == 0 && gid == getegid()))
+	if (!ov->privileged || (uid == ov->uid && gid == ov->gid))
 		return false;
 	syscall(SYS_setfsgid, gid); /* of this thread alone; glibc's do the same but are deprecated for it */
 	syscall(SYS_setfsuid, uid);
 	return true;
 }
 
-static void act_as_self(void)
+static void act_as_self(struct overlay *ov)
 {
-	syscall(SYS_setfsuid, geteuid());
-	syscall(SYS_setfsgid, getegid());
+	syscall(SYS_setfsuid, ov->uid);
+	syscall(SYS_setfsgid, ov->gid);
 }
 
-/* Can one system call make it with all that it shall have? */
-static bool is_simple(struct overlay *ov, const struct making *m, const struct owner *w, const struct overlay_attr *dir, const struct found *f)
+enum way { IN_PLACE, NAMED_LAST, MOVED };
+
+static enum way way_to_make(struct overlay *ov, const struct making *m, const struct owner *w, const struct overlay_attr *dir, const struct found *f)
 {
 	const struct overlay_setattr *set = m->set;
-	if (!ov->layers[0].has_handles || f->upper_whiteout || (m->type == S_IFDIR && f->name_below) || m->verf)
-		return false;
-	if (set && ((set->set_size && set->size) || set->set_atime == TIME_CLIENT || set->set_mtime == TIME_CLIENT))
-		return false;
+	if (!ov->layers[0].has_handles || f->upper_whiteout || (m->type == S_IFDIR && f->name_below))
+		return MOVED;
 	if (dir->mode & S_ISGID && !w->by_directory)
-		return false;
-	return m->type == S_IFDIR || !(w->mode & (S_ISUID | S_ISGID)); /* a directory has the latter from its parent */
+		return MOVED;
+	if (m->type != S_IFDIR && w->mode & (S_ISUID | S_ISGID)) /* a directory has the latter from its parent */
+		return MOVED;
+	if (m->verf || (set && ((set->set_size && set->size) || set->set_atime == TIME_CLIENT || set->set_mtime == TIME_CLIENT)))
+		return m->type == S_IFREG ? NAMED_LAST : MOVED;
+	return IN_PLACE;
 }
 
 /* Makes it where it belongs. *fd: of a regular file, open for reading and writing; else -1. */
@@ -96,7 +99,7 @@ static int make_in_place(struct overlay *ov, const struct making *m, const struc
 		rc = mknodat(dirfd, name, m->type | w->mode, m->rdev);
 	rc = rc < 0 ? -errno : 0;
 	if (acting)
-		act_as_self();
+		act_as_self(ov);
 	return rc;
 }
 
@@ -116,12 +119,53 @@ static void times_to_make(const struct making *m, struct timespec t[2])
 	}
 }
 
+/* What is set behind the making. fd: of a regular file, else -1. */
+static int set_made(const struct making *m, int dirfd, const char *name, int fd)
+{
+	struct timespec t[2];
+	if (fd >= 0 && !m->verf && m->set && m->set->set_size && ftruncate(fd, (off_t)m->set->size))
+		return -errno;
+	times_to_make(m, t);
+	if (t[0].tv_nsec == UTIME_OMIT && t[1].tv_nsec == UTIME_OMIT)
+		return 0;
+	return (fd >= 0 ? futimens(fd, t) : utimensat(dirfd, name, t, AT_SYMLINK_NOFOLLOW)) ? -errno : 0;
+}
+
+/* The name of a file that has none. */
+static int give_name(int fd, int dirfd, const char *name)
+{
+	char path[32];
+	if (!linkat(fd, "", dirfd, name, AT_EMPTY_PATH))
+		return 0;
+	if (errno != ENOENT) /* that is for want of a capability */
+		return -errno;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	return linkat(AT_FDCWD, path, dirfd, name, AT_SYMLINK_FOLLOW) ? -errno : 0;
+}
+
+/* Makes a regular file without a name, which it gets when it is all that it shall be: nothing is left of it by a kill before. -EPERM: not here. */
+static int make_named_last(struct overlay *ov, const struct making *m, const struct owner *w, int dirfd, const char *name, int *fd)
+{
+	bool acting = act_as(ov, w->uid, w->gid);
+	*fd = openat(dirfd, ".", O_TMPFILE | O_RDWR | O_NONBLOCK | O_CLOEXEC, w->mode);
+	int rc = *fd >= 0 ? 0 : errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL ? -EPERM : -errno;
+	if (acting)
+		act_as_self(ov);
+	if (rc)
+		return rc;
+	rc = set_made(m, -1, NULL, *fd) ?: give_name(*fd, dirfd, name);
+	if (rc) {
+		close(*fd);
+		*fd = -1;
+	}
+	return rc;
+}
+
 /* Makes it in the work directory, to be moved. parent_fd: of the directory that it is for. *fd as for make_in_place. */
 static int make_temp(struct overlay *ov, const struct making *m, const struct owner *w, int parent_fd, const char *temp, int *fd)
 {
-	struct owner self = { .mode = w->mode & ~(mode_t)(S_ISUID | S_ISGID), .uid = geteuid(), .gid = getegid() };
+	struct owner self = { .mode = w->mode & ~(mode_t)(S_ISUID | S_ISGID), .uid = ov->uid, .gid = ov->gid };
 	mode_t mode = w->mode;
-	struct timespec t[2];
 	int rc = make_in_place(ov, m, &self, ov->work_fd, temp, fd);
 	if (rc)
 		return rc;
@@ -131,12 +175,7 @@ static int make_temp(struct overlay *ov, const struct making *m, const struct ow
 		rc = acl_inherit(parent_fd, ov->work_fd, temp, &mode, m->type == S_IFDIR);
 	if (!rc && m->type != S_IFLNK && fchmodat(ov->work_fd, temp, mode, 0))
 		rc = -errno;
-	if (!rc && *fd >= 0 && !m->verf && m->set && m->set->set_size && ftruncate(*fd, (off_t)m->set->size))
-		rc = -errno;
-	times_to_make(m, t);
-	if (!rc && (t[0].tv_nsec != UTIME_OMIT || t[1].tv_nsec != UTIME_OMIT) && utimensat(ov->work_fd, temp, t, AT_SYMLINK_NOFOLLOW))
-		rc = -errno;
-	return rc;
+	return rc ? rc : set_made(m, ov->work_fd, temp, *fd);
 }
 
 /* Where the file system can't tell one life of an inode from the next, the object gets a generation that we make up, as a copied-up one
@@ -197,6 +236,7 @@ static int object_made(struct overlay *ov, struct object *dir, const char *name,
 	found_free(ov, &f);
 	if (!rc) {
 		attr_keep(ov, *o, &st);
+		protection_of_new(*o, upper, &st);
 		map_put_place(ov->map, &(*o)->id, &dir->id, name);
 	}
 out:
@@ -237,7 +277,10 @@ static int create_locked(struct overlay *ov, const struct overlay_cred *cred, st
 	if (rc)
 		return rc;
 	struct owner w = owner_of(cred, &a, m);
-	bool made = is_simple(ov, m, &w, &a, f) && !(rc = make_in_place(ov, m, &w, parent->fd, name, &fd));
+	enum way way = way_to_make(ov, m, &w, &a, f);
+	if (way != MOVED)
+		rc = (way == IN_PLACE ? make_in_place : make_named_last)(ov, m, &w, parent->fd, name, &fd);
+	bool made = way != MOVED && !rc;
 	if (!made && (!rc || rc == -EEXIST || rc == -EPERM || rc == -EACCES)) {
 		/* it needs more than one step, or something is there that nobody looked for, or the caller's rights are by a group that the kernel
 		 * does not know of */

@@ -271,6 +271,8 @@ struct overlay {
 	struct layer *layers; /* [0] is the upper where there is one */
 	size_t nlayers;
 	bool has_upper, writable, privileged, reserved_dir;
+	uid_t uid; /* the server's own */
+	gid_t gid;
 	const char *prefix; /* "trusted.overlay." or "user.overlay." */
 	int base_fd; /* <work>, or the reserved directory */
 	int work_fd, map_fd; /* <work>/work and <work>/overnfsd */
@@ -402,6 +404,7 @@ int permitted(struct overlay *ov, const struct overlay_cred *cred, struct object
 int require(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want); /* all at once: 0, -EACCES, or -EPERM of what is immutable */
 /* -EPERM of what is immutable; of what is append-only too, unless the change adds: a name, or now as a time. Nobody is excepted. */
 int changeable(struct overlay *ov, struct object *o, bool adds);
+void protection_of_new(struct object *o, const struct layer *layer, const struct statx *st); /* of what was just made, and so carries no marks */
 bool in_group(const struct overlay_cred *cred, gid_t gid);
 
 /* ---- acl.c ---- */

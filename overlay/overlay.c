@@ -245,7 +245,9 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 	settle_origins(ov);
 	if (ov->has_upper && (rc = claim_lock(ov, err, errlen)))
 		return rc;
-	ov->privileged = geteuid() == 0;
+	ov->uid = geteuid();
+	ov->gid = getegid();
+	ov->privileged = ov->uid == 0;
 	int top = ov->layers[0].root->fds[FD_READ]->fd;
 	bool trusted = !c->userxattr && ov->privileged && (!ov->has_upper || c->read_only || can_use_trusted(top));
 	ov->prefix = trusted ? "trusted.overlay." : "user.overlay.";

@@ -8,6 +8,7 @@
  *
  * Workloads: null getattr lookup access read4k readseq readdirplus (walks the tree again and again)
  *   create (empty files)  createwrite (create, write 4 KiB, commit)  write4k writeseq (1 MiB, unstable)
+ *   untar (what Linux's client asks for each file that tar unpacks: six calls)
  *   setattr (chmod of each file found, once: copy-up of metadata)  copyup (write 1 byte to each file found, once)
  *   remove (of 2,000 files a connection, made before the clock starts)  rename (of one's own files, to and fro)
  *
@@ -270,6 +271,32 @@ static const struct file *pick(struct conn *c) { return &files[rnd(c) % nfiles];
 static void put_no_attrs(struct xdr *x, int mode) { put32(x, mode >= 0); if (mode >= 0) put32(x, mode); for (int i = 0; i < 5; i++) put32(x, 0); }
 static char block[1 << 20];
 
+/* What Linux's client asks for each file that tar unpacks as root: O_EXCL and the attributes that such a CREATE can't carry, the bytes, times, owner, mode. */
+enum { UNTAR_STEPS = 6 };
+static void issue_untar(struct conn *c, int s, uint32_t xid, struct xdr *x)
+{
+	static const char sets[UNTAR_STEPS][6] = { [1] = { 1, 0, 0, 0, 1, 1 }, [3] = { 0, 0, 0, 0, 2, 2 }, [4] = { 0, 1, 1 }, [5] = { 1 } }; /* mode uid gid size atime mtime */
+	int step = c->slot[s].step;
+	if (!step) {
+		char name[64]; uint64_t n = c->made++;
+		snprintf(name, sizeof name, "f%llu", (unsigned long long)n);
+		*x = call_begin(c, PROG_NFS, CREATE, xid); put_fh(x, &c->mydir); put_str(x, name); put32(x, 2); put64(x, n * 0x9e3779b97f4a7c15u);
+		return;
+	}
+	if (step == 2) {
+		*x = call_begin(c, PROG_NFS, WRITE, xid); put_fh(x, &c->slot[s].fh); put64(x, 0); put32(x, 4096); put32(x, 2); put_bytes(x, block, 4096);
+		return;
+	}
+	*x = call_begin(c, PROG_NFS, SETATTR, xid); put_fh(x, &c->slot[s].fh);
+	for (int i = 0; i < 6; i++) {
+		put32(x, sets[step][i]);
+		if (i == 0 && sets[step][i]) put32(x, 0644);
+		else if (i < 4 && sets[step][i]) put32(x, 0);
+		else if (i >= 4 && sets[step][i] == 2) { put32(x, 1700000000); put32(x, 0); }
+	}
+	put32(x, 0);
+}
+
 /* Sends the next call of the workload in slot s. Returns false when there is no more to do. */
 static bool issue(struct conn *c, int s)
 {
@@ -294,6 +321,8 @@ static bool issue(struct conn *c, int s)
 		BEGIN(WRITE); put_fh(&x, &c->slot[s].fh); put64(&x, 0); put32(&x, 4096); put32(&x, 0); put_bytes(&x, block, 4096);
 	} else if (!strcmp(work, "createwrite")) {
 		BEGIN(COMMIT); put_fh(&x, &c->slot[s].fh); put64(&x, 0); put32(&x, 0);
+	} else if (!strcmp(work, "untar")) {
+		issue_untar(c, s, xid, &x);
 	} else if (!strcmp(work, "remove")) {
 		if (c->made >= 2000) return false;
 		snprintf(name, sizeof name, "f%llu", (unsigned long long)c->made++);
@@ -321,14 +350,14 @@ static bool issue(struct conn *c, int s)
 static void *run(void *arg)
 {
 	struct conn *c = arg; char name[64]; struct attr a; int busy = 0; uint32_t xid;
-	bool compound = !strcmp(work, "createwrite"), rd = !strncmp(work, "read", 4) && work[4] != 'd';
+	int steps = !strcmp(work, "createwrite") ? 3 : !strcmp(work, "untar") ? UNTAR_STEPS : 1; bool rd = !strncmp(work, "read", 4) && work[4] != 'd';
 	double start = now(), end = start + secs;
 	if (!strcmp(work, "readdirplus")) {
 		while (now() < end) { long n = walk(c, false); c->ops += n; }
 		c->took = now() - start;
 		return NULL;
 	}
-	if (strstr("write4k writeseq create createwrite remove rename", work)) {
+	if (strstr("write4k writeseq create createwrite remove rename untar", work)) {
 		snprintf(name, sizeof name, "load.%d.%d", (int)getpid(), c->id);
 		uint32_t st = make(c, MKDIR, &dirs[0], name, &c->mydir);
 		if (st) { fprintf(stderr, "nfsload: mkdir %s: status %u\n", name, st); exit(1); }
@@ -344,7 +373,7 @@ static void *run(void *arg)
 		c->slot[s].busy = false; busy--;
 		if (st) {
 			c->errors[st < 10100 ? st : 10099]++; c->slot[s].step = 0;
-		} else if (compound && c->slot[s].step < 2) {
+		} else if (c->slot[s].step < steps - 1) {
 			if (c->slot[s].step == 0) { if (get32(&r)) get_fh(&r, &c->slot[s].fh); }
 			c->slot[s].step++;
 			busy += issue(c, s); continue;

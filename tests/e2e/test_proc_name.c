@@ -21,6 +21,9 @@ static void create_in_its_three_ways(void **state)
 	assert_nfs(client_getattr(&root, &fh, &a), NFS3_OK);
 	assert_int_equal(a.mode, 0640); /* of one that is there, only the size is set */
 	assert_nfs(client_create(&user, &open, "once", EXCLUSIVE, 77, &fh), NFS3_OK);
+	assert_nfs(client_getattr(&root, &fh, &a), NFS3_OK);
+	assert_int_equal(a.uid, 1000);
+	assert_int_equal(a.gid, 1000);
 	assert_nfs(client_create(&user, &open, "once", EXCLUSIVE, 77, &again), NFS3_OK);
 	assert_memory_equal(&again, &fh, sizeof fh.len + fh.len);
 	assert_nfs(client_create(&user, &open, "once", EXCLUSIVE, 78, &again), NFS3ERR_EXIST);

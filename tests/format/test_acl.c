@@ -131,10 +131,10 @@ static void default_acls_are_given_on_as_by_linux(void **state)
 	(void)state;
 	stack_make(&s, NULL, "mkdir t");
 	for (int i = 0; i < 3; i++) {
-		char script[256];
+		char script[512];
 		snprintf(script, sizeof script, "for where in lower2 lower1 t; do test $where = lower2 && continue; mkdir -p $where/d%d; setfacl -m %s $where/d%d; done; chmod 2775 lower1/d%d t/d%d; chgrp 5 lower1/d%d t/d%d", i, defaults[i], i, i, i, i, i);
 		stack_sh(&s, script);
-		snprintf(script, sizeof script, "python3 -c \"\nimport os\nos.umask(0); os.chdir('t/d%d')\nfor m in (0o666, 0o640, 0o4755, 0o777):\n os.close(os.open('f%%o' %% m, os.O_CREAT | os.O_EXCL, m)); os.mkdir('d%%o' %% m, m); os.mknod('p%%o' %% m, 0o10644)\nos.symlink('x', 'l')\n\"", i);
+		snprintf(script, sizeof script, "python3 -c \"\nimport os\nos.umask(0); os.chdir('t/d%d')\nfor m in (0o666, 0o640, 0o4755, 0o777):\n os.close(os.open('f%%o' %% m, os.O_CREAT | os.O_EXCL, m)); os.mkdir('d%%o' %% m, m); os.mknod('p%%o' %% m, 0o10644)\nos.close(os.open('x', os.O_CREAT, 0o644)); os.symlink('x', 'l')\n\"", i);
 		stack_sh(&s, script);
 	}
 	server_start(&s, "--no-root-squash");
@@ -155,6 +155,7 @@ static void default_acls_are_given_on_as_by_linux(void **state)
 			snprintf(name, sizeof name, "p%o", modes[m]);
 			assert_int_equal(client_mknod(&c, &dir, name, NF3FIFO, 0, 0, &fh), NFS3_OK);
 		}
+		assert_int_equal(client_create(&c, &dir, "x", EXCLUSIVE, 7, &fh), NFS3_OK);
 		assert_int_equal(client_symlink(&c, &dir, "l", "x", &fh), NFS3_OK);
 	}
 	client_close(&c);
