@@ -53,7 +53,8 @@ static void make_key(struct drc *d, const struct rpc_call *call, const uint8_t *
 
 static size_t bucket(const struct drc *d, const struct key *k)
 {
-	return (k->checksum ^ k->xid * 0x9e3779b9u) & d->mask;
+	uint64_t h = (k->checksum ^ k->xid) * 0x9e3779b97f4a7c15u;
+	return h >> 32 & d->mask; /* where all bits of an xid have a say: some clients count in the upper ones */
 }
 
 static void unlink_age(struct drc *d, struct entry *e)
