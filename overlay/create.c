@@ -153,7 +153,7 @@ static int make_named_last(struct overlay *ov, const struct making *m, const str
 		act_as_self(ov);
 	if (rc)
 		return rc;
-	rc = set_made(m, -1, NULL, *fd) ?: give_name(*fd, dirfd, name);
+	rc = set_made(m, dirfd, name, *fd) ?: give_name(*fd, dirfd, name);
 	if (rc) {
 		close(*fd);
 		*fd = -1;

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* By file id: the map's parents are known by that alone. Of two lives of an inode, one is dead. */
@@ -20,14 +21,30 @@ static size_t name_bucket(const struct table *t, const struct object *parent, co
 	return (h ^ h >> 31) & (t->buckets - 1);
 }
 
+/* All empty. In large pages where the kernel has them: a look into a random bucket costs as much for the page table as for the bucket. */
+static struct object **new_buckets(size_t n)
+{
+	void *p = mmap(NULL, n * sizeof(struct object *), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	(void)!madvise(p, n * sizeof(struct object *), MADV_HUGEPAGE);
+	return p;
+}
+
+static void free_buckets(struct object **buckets, size_t n)
+{
+	if (buckets)
+		munmap(buckets, n * sizeof *buckets);
+}
+
 int table_init(struct table *t, size_t max)
 {
 	pthread_mutex_init(&t->lock, NULL);
 	t->max = max;
 	for (t->buckets = 1024; t->buckets < max && t->buckets < 1u << 22; t->buckets *= 2)
 		;
-	t->by_id = calloc(t->buckets, sizeof *t->by_id);
-	t->by_name = calloc(t->buckets, sizeof *t->by_name);
+	t->by_id = new_buckets(t->buckets);
+	t->by_name = new_buckets(t->buckets);
 	t->clock = calloc(1, sizeof *t->clock);
 	if (!t->by_id || !t->by_name || !t->clock)
 		return -ENOMEM;
@@ -443,8 +460,8 @@ void table_destroy(struct overlay *ov, struct table *t)
 		list = o->id_next;
 		overlay_put(ov, o);
 	}
-	free(t->by_id);
-	free(t->by_name);
+	free_buckets(t->by_id, t->buckets);
+	free_buckets(t->by_name, t->buckets);
 	free(t->clock);
 	pthread_mutex_destroy(&t->lock);
 }
