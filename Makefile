@@ -125,4 +125,4 @@ install: all ## install below $(DESTDIR)$(PREFIX)
 clean: ## remove build/
 	rm -rf build
 .SECONDARY:
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD) -name qemu-guest -prune -o -type f -name '*.d' -print 2>/dev/null)
