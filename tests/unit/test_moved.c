@@ -111,7 +111,8 @@ static void what_is_below_directories_that_were_renamed_during_a_search_is_not_g
 	start_with_silent_map(ids, false);
 	for (int i = 0; i < DIRECTORIES; i++)
 		assert_int_equal(get_in_the_end(&ids[i]), 0);
-	assert_true(reads > 0);
+	assert_int_equal(reads, 1);
+	assert_false(armed);
 	overlay_close(ov);
 }
 
