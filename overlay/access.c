@@ -88,13 +88,19 @@ static int acl_load(struct overlay *ov, struct object *o)
 	return rc;
 }
 
+uint8_t protection_from(const struct layer *layer, const struct statx *st)
+{
+	uint64_t flags = layer->has_flags ? st->stx_attributes : 0;
+	return (uint8_t)(PROTECTION_KNOWN | (flags & STATX_ATTR_IMMUTABLE ? PROTECTION_IMMUTABLE : 0) | (flags & STATX_ATTR_APPEND ? PROTECTION_APPEND : 0));
+}
+
 /* Immutable or append-only, by the file system's own flags or, of a copy, by what it says of itself. o->lock held. */
 static int protection_load(struct overlay *ov, struct object *o)
 {
 	struct fdent *parent;
 	const char *name;
 	struct statx st;
-	char flags[32] = "";
+	char marks[32] = "";
 	if (o->protection)
 		return 0;
 	struct place *p = o->upper ? o->upper : o->lower[0];
@@ -102,28 +108,22 @@ static int protection_load(struct overlay *ov, struct object *o)
 	if (rc)
 		return rc;
 	rc = statx_at(parent->fd, name, &st);
-	if (!p->layer->has_flags)
-		st.stx_attributes = 0;
-	if (!rc && st.stx_attributes & STATX_ATTR_IMMUTABLE)
-		strcat(flags, "i");
-	if (!rc && st.stx_attributes & STATX_ATTR_APPEND)
-		strcat(flags, "a");
-	if (!rc && o->upper && !*flags) {
-		ssize_t n = format_getxattr(ov, parent->fd, name, "protattr", flags, sizeof flags - 1);
+	uint8_t protection = rc ? 0 : protection_from(p->layer, &st);
+	if (protection == PROTECTION_KNOWN && o->upper) {
+		ssize_t n = format_getxattr(ov, parent->fd, name, "protattr", marks, sizeof marks - 1);
 		rc = n < 0 && n != -ENODATA && n != -ERANGE ? (int)n : 0;
+		protection |= (strchr(marks, 'i') ? PROTECTION_IMMUTABLE : 0) | (strchr(marks, 'a') ? PROTECTION_APPEND : 0);
 	}
 	place_unpin(ov, parent);
 	if (!rc)
-		o->protection = PROTECTION_KNOWN | (strchr(flags, 'i') ? PROTECTION_IMMUTABLE : 0) | (strchr(flags, 'a') ? PROTECTION_APPEND : 0);
+		o->protection = protection;
 	return rc == -ENOENT || rc == -ENOTDIR ? 0 : rc; /* gone: the change will find out */
 }
 
 void protection_of_new(struct object *o, const struct layer *layer, const struct statx *st)
 {
-	if (layer->has_flags && st->stx_attributes & (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND))
-		return; /* from its directory: looked at when it is asked for */
 	pthread_mutex_lock(&o->lock);
-	o->protection = o->protection ? o->protection : PROTECTION_KNOWN;
+	o->protection = o->protection ? o->protection : protection_from(layer, st); /* of its directory it may have some */
 	pthread_mutex_unlock(&o->lock);
 }
 

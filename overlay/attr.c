@@ -43,6 +43,13 @@ static int attr_fill(struct overlay *ov, struct object *o, const struct statx *s
 	return 0;
 }
 
+/* The same look says whether a lower file is immutable: a copy would carry a mark besides, and has to be asked. o->lock held */
+static void keep_protection(struct object *o, const struct statx *st)
+{
+	if (!o->upper)
+		o->protection = protection_from(o->lower[0]->layer, st);
+}
+
 /* o->lock held */
 static int attr_load(struct overlay *ov, struct object *o)
 {
@@ -60,6 +67,7 @@ static int attr_load(struct overlay *ov, struct object *o)
 	if (rc)
 		return rc;
 	o->attr = a;
+	keep_protection(o, &st);
 	if (o->metacopy && o->data && !place_statx(ov, o->data, &st))
 		o->attr.used = st.stx_blocks * 512;
 	if (!o->attr_valid)
@@ -97,6 +105,7 @@ void attr_keep(struct overlay *ov, struct object *o, const struct statx *st)
 	pthread_mutex_lock(&o->lock);
 	if (!atomic_load(&o->changes)) { /* others may have found and changed it already; attr_forget counts first */
 		o->attr_valid = !attr_fill(ov, o, st, &o->attr);
+		keep_protection(o, st);
 		o->attr_stamp = now_ns();
 	}
 	pthread_mutex_unlock(&o->lock);

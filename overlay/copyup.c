@@ -192,7 +192,7 @@ static int install(struct overlay *ov, struct copying *c)
 	int rc = o->dead || !parent->upper || (!o->named && !*c->hex) ? -ESTALE : place_pin(ov, parent->upper, FD_PATH, &dir);
 	if (rc)
 		goto unlock;
-	struct place *place = *c->hex ? place_new(&ov->index_layer, ov->index_layer.root, c->hex) : place_new(&ov->layers[0], parent->upper, o->name);
+	struct place *place = *c->hex ? place_new(ov, &ov->index_layer, ov->index_layer.root, c->hex) : place_new(ov, &ov->layers[0], parent->upper, o->name);
 	rc = place ? mark_impure(ov, parent, dir->fd) : -ENOMEM;
 	if (!rc)
 		rc = times_keep(ov, parent->upper, dir->fd, &times);
@@ -239,7 +239,7 @@ static int prepare(struct overlay *ov, struct copying *c, bool with_data, uint64
 	return c->metacopy ? 0 : place_pin(ov, data, FD_READ, &c->data);
 }
 
-/* copy_lock held, and nothing else */
+/* Between copying_begins and copying_ended; no lock is held. */
 static int copy_new(struct overlay *ov, struct object *o, bool with_data, uint64_t keep)
 {
 	struct copying c = { .o = o, .fd = -1, .written_next = with_data };
@@ -306,7 +306,7 @@ static int fill_metacopy(struct overlay *ov, struct object *o, int from, int to,
 	return rc;
 }
 
-/* copy_lock held, and nothing else */
+/* Between copying_begins and copying_ended; no lock is held. */
 static int complete_metacopy(struct overlay *ov, struct object *o, uint64_t keep)
 {
 	struct fdent *from = NULL, *to = NULL;
@@ -326,19 +326,37 @@ static int complete_metacopy(struct overlay *ov, struct object *o, uint64_t keep
 	return rc;
 }
 
+/* One copy-up of an object at a time: who comes meanwhile waits for its end, and finds it done. */
+static void copying_begins(struct overlay *ov, struct object *o)
+{
+	pthread_mutex_lock(&ov->copies.lock);
+	while (o->copying)
+		pthread_cond_wait(&ov->copies.ended, &ov->copies.lock);
+	o->copying = true;
+	pthread_mutex_unlock(&ov->copies.lock);
+}
+
+static void copying_ended(struct overlay *ov, struct object *o)
+{
+	pthread_mutex_lock(&ov->copies.lock);
+	o->copying = false;
+	pthread_cond_broadcast(&ov->copies.ended);
+	pthread_mutex_unlock(&ov->copies.lock);
+}
+
 /* The parent is in the upper already. */
 static int copy_up_one(struct overlay *ov, struct object *o, bool with_data, uint64_t keep)
 {
 	bool copied = false;
 	int rc = 0;
-	pthread_mutex_lock(&o->copy_lock);
+	copying_begins(ov, o);
 	if (!object_is_up(o, false)) {
 		rc = o->dead ? -ESTALE : copy_new(ov, o, with_data, keep);
 		copied = true;
 	} else if (!object_is_up(o, with_data)) {
 		rc = complete_metacopy(ov, o, keep);
 	}
-	pthread_mutex_unlock(&o->copy_lock);
+	copying_ended(ov, o);
 	if (rc || !copied)
 		return rc;
 	pthread_rwlock_rdlock(&ov->rename_lock);

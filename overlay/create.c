@@ -228,7 +228,7 @@ static int object_made(struct overlay *ov, struct object *dir, const char *name,
 	if (!rc)
 		rc = inode_generation(upper, at, what, &f.st, &f.id.gen);
 	f.id.ino = f.st.stx_ino;
-	if (!rc && !(f.upper = place_new(upper, dir->upper, name)))
+	if (!rc && !(f.upper = place_new(ov, upper, dir->upper, name)))
 		rc = -ENOMEM;
 	struct statx st = f.st;
 	if (!rc)

@@ -159,7 +159,7 @@ int overlay_get(struct overlay *ov, const struct overlay_id *id, struct object *
 static bool known_by(struct overlay *ov, struct object *o, struct object *dir, const char *name)
 {
 	struct statx st;
-	struct place *p = dir->upper && !dir->dead ? place_new(&ov->layers[0], dir->upper, name) : NULL;
+	struct place *p = dir->upper && !dir->dead ? place_new(ov, &ov->layers[0], dir->upper, name) : NULL;
 	if (!p || place_statx(ov, p, &st) || st.stx_ino != o->real_ino) {
 		place_put(ov, p);
 		return false;

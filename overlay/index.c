@@ -181,7 +181,7 @@ int index_find_lower(struct overlay *ov, struct found *f)
 		f->data = place_get(f->lower[0]);
 	f->metacopy = meta;
 	f->st = st;
-	f->upper = place_new(&ov->index_layer, ov->index_layer.root, hex);
+	f->upper = place_new(ov, &ov->index_layer, ov->index_layer.root, hex);
 	return f->upper ? 0 : -ENOMEM;
 }
 
@@ -191,7 +191,7 @@ static int settle_by_name(struct overlay *ov, struct object *dir, const char *na
 	char own[321];
 	int rc = 0;
 	for (size_t i = 0; i < dir->nlower && !rc; i++) {
-		struct place *p = place_new(dir->lower[i]->layer, dir->lower[i], name);
+		struct place *p = place_new(ov, dir->lower[i]->layer, dir->lower[i], name);
 		struct fdent *fd;
 		if (!p)
 			return -ENOMEM;
@@ -225,7 +225,7 @@ int index_find_upper(struct overlay *ov, struct object *dir, const char *name, s
 	rc = statx_at(index_fd(ov), hex, &st);
 	if (rc || st.stx_ino != f->st.stx_ino)
 		return rc == -ENOENT ? 0 : rc;
-	struct place *entry = place_new(&ov->index_layer, ov->index_layer.root, hex);
+	struct place *entry = place_new(ov, &ov->index_layer, ov->index_layer.root, hex);
 	if (!entry)
 		return -ENOMEM;
 	place_put(ov, f->upper);

@@ -156,7 +156,7 @@ static struct place *place_of(struct overlay *ov, const struct note *n)
 	char *path = layer->root ? strndup(n->path, n->path_len) : NULL, *save = NULL;
 	struct place *p = path ? place_get(layer->root) : NULL;
 	for (char *name = path ? strtok_r(path, "/", &save) : NULL; name && p; name = strtok_r(NULL, "/", &save)) {
-		struct place *child = place_new(layer, p, name);
+		struct place *child = place_new(ov, layer, p, name);
 		place_put(ov, p);
 		p = child;
 	}

@@ -1,7 +1,7 @@
 /*
  * internal.h: what the engine's files share. overlay/README.md has the picture.
  *
- * Lock order: object->copy_lock (parent before child), ov->listing_readers > ov->rename_lock > object->dir_lock (parent before child) >
+ * Lock order: a copy-up of an object (copyup.c; no thread is at two), ov->listing_readers > ov->rename_lock > object->dir_lock (parent before child) >
  * object->lock > table.lock, fds.lock, the map's own. Each lock says below what it guards. None is taken by a thread that has it, rename_lock
  * shared included: a rename that waits goes before new readers, or many readers would keep it waiting for ever.
  */
@@ -15,6 +15,21 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+
+/* ---- slab.c: memory for what there may be millions of ---- */
+enum { CACHE_LINE = 64, PLACE_GRANULE = 16, SLAB_SIZES = 24 };
+struct slab {
+	pthread_mutex_t lock; /* guards all below; nothing is taken under it */
+	size_t granule; /* bytes: sizes are rounded up to so many, and blocks stand at multiples */
+	struct block *free[SLAB_SIZES]; /* by size in granules */
+	char *at, *end; /* of the newest chunk, what nobody had yet */
+	struct chunk *chunks;
+};
+
+void slab_init(struct slab *s, size_t granule);
+void slab_destroy(struct slab *s); /* with all that was not given back */
+void *slab_alloc(struct slab *s, size_t size); /* all zero. NULL: no memory, or SLAB_SIZES granules or more */
+void slab_free(struct slab *s, void *p, size_t size); /* size: as it was asked for. NULL is allowed */
 
 /* ---- layer.c: a layer, and places beneath it ---- */
 struct layer {
@@ -63,7 +78,7 @@ struct fds {
 /* lower: reached by a read-only mount of our own, where we may make one: what others mounted inside the directory is not part of it, as in Linux. */
 int layer_open(struct overlay *ov, struct layer *layer, const char *path, bool lower, char *err, size_t errlen);
 void layer_close(struct overlay *ov, struct layer *layer);
-struct place *place_new(struct layer *layer, struct place *parent, const char *name); /* NULL: no memory; takes its own reference of parent */
+struct place *place_new(struct overlay *ov, struct layer *layer, struct place *parent, const char *name); /* NULL: no memory; takes its own reference of parent */
 struct place *place_get(struct place *place);
 void place_put(struct overlay *ov, struct place *place); /* NULL is allowed */
 void place_move(struct overlay *ov, struct place *place, struct place *parent, char *name); /* takes over name */
@@ -139,6 +154,7 @@ struct object {
 	uint64_t real_ino; /* of the upper, else of the topmost lower */
 	bool attr_valid, acl_known;
 	uint8_t protection; /* PROTECTION_* bits, or 0: not looked at yet */
+	bool copying; /* a copy-up is under way. This alone is guarded by ov->copies.lock */
 	uint32_t acl_size;
 	uint64_t attr_stamp; /* coarse monotonic ns when attr was read */
 	struct overlay_attr attr;
@@ -150,7 +166,6 @@ struct object {
 	uint8_t *lower_x; /* of a directory: lower[i] is marked opaque=x, so holds xattr whiteouts */
 	uint32_t nlower;
 	atomic_uint changes; /* counts changes, so that a kept listing is known to be old */
-	pthread_mutex_t copy_lock; /* one copy-up at a time */
 	pthread_mutex_t dir_lock; /* of a directory: its names, in the upper and in the table; of a file: its bytes, for a wcc that is atomic with the change */
 	char first_name[];
 };
@@ -177,6 +192,7 @@ struct table {
 	size_t buckets, count, max;
 	struct object *clock; /* list head, no object itself */
 	struct object *hand;
+	struct slab slab; /* the objects */
 };
 
 int table_init(struct table *table, size_t max);
@@ -248,7 +264,7 @@ struct syncs {
 void syncs_init(struct syncs *s);
 void syncs_destroy(struct syncs *s);
 void will_block(struct overlay *ov); /* before a wait for a disk: others take over the thread's connection */
-/* Waits, with no lock held but a copy_lock, as those below may. A failed writeback changes the write verifier. */
+/* Waits, with no lock held, though perhaps in a copy-up, as those below may. A failed writeback changes the write verifier. */
 int sync_fd(struct overlay *ov, int fd, bool data_only); /* fd: not O_PATH */
 /* The last thing that a call does before its success may be told; it is put off where the thread said so. Both take over the pin. */
 int sync_file(struct overlay *ov, struct fdent *file, bool data_only);
@@ -295,6 +311,11 @@ struct overlay {
 	_Atomic uint64_t verifier;
 	pthread_rwlock_t rename_lock; /* shared by all that walk places; exclusive for rename */
 	struct table table;
+	struct slab place_slab; /* of all layers */
+	struct copies {
+		pthread_mutex_t lock; /* guards object->copying, of all objects */
+		pthread_cond_t ended;
+	} copies;
 	struct fds fds;
 	atomic_uint temp_counter;
 	struct discarded *_Atomic discarded; /* directories in work_fd that work_empty() removes */
@@ -400,6 +421,7 @@ int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_
 
 /* ---- access.c ---- */
 enum { PROTECTION_KNOWN = 1, PROTECTION_APPEND = 2, PROTECTION_IMMUTABLE = 4 };
+uint8_t protection_from(const struct layer *layer, const struct statx *st); /* by the file system's own flags */
 int permitted(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want); /* bits, each by itself; rename_lock shared */
 int require(struct overlay *ov, const struct overlay_cred *cred, struct object *o, int want); /* all at once: 0, -EACCES, or -EPERM of what is immutable */
 /* -EPERM of what is immutable; of what is append-only too, unless the change adds: a name, or now as a time. Nobody is excepted. */

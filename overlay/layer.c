@@ -129,6 +129,18 @@ static int clone_mount(const char *path)
 	return fd;
 }
 
+static void free_name(struct place *place)
+{
+	if (place->name != place->first_name)
+		free(place->name);
+}
+
+static void place_free(struct overlay *ov, struct place *place)
+{
+	free_name(place);
+	slab_free(&ov->place_slab, place, sizeof *place + strlen(place->first_name) + 1);
+}
+
 int layer_open(struct overlay *ov, struct layer *layer, const char *path, bool lower, char *err, size_t errlen)
 {
 	struct statx st;
@@ -136,7 +148,6 @@ int layer_open(struct overlay *ov, struct layer *layer, const char *path, bool l
 	struct fdent *ent;
 	struct fsuuid2 uuid;
 	uint64_t space[2 + (sizeof(struct file_handle) + MAX_HANDLE) / 8];
-	(void)ov;
 	layer->mount_fd = lower ? clone_mount(path) : -1;
 	bool cloned = layer->mount_fd >= 0;
 	int fd = openat(cloned ? layer->mount_fd : AT_FDCWD, cloned ? "." : path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -163,7 +174,7 @@ int layer_open(struct overlay *ov, struct layer *layer, const char *path, bool l
 	layer->has_flags = !ioctl(fd, FS_IOC_GETFLAGS, &flags);
 	identify_fs(layer, &fs, &st);
 	layer->path = strdup(path);
-	layer->root = place_new(layer, NULL, "");
+	layer->root = place_new(ov, layer, NULL, "");
 	ent = calloc(1, sizeof *ent);
 	if (!layer->path || !layer->root || !ent) {
 		close(fd);
@@ -177,15 +188,13 @@ int layer_open(struct overlay *ov, struct layer *layer, const char *path, bool l
 
 void layer_close(struct overlay *ov, struct layer *layer)
 {
-	(void)ov;
 	if (layer->root && layer->root->fds[FD_READ]) {
 		close(layer->root->fds[FD_READ]->fd);
 		free(layer->root->fds[FD_READ]);
 		layer->root->fds[FD_READ] = layer->root->fds[FD_PATH] = NULL;
 	}
-	if (layer->root) {
-		free(layer->root);
-	}
+	if (layer->root)
+		place_free(ov, layer->root);
 	if (layer->root && layer->mount_fd >= 0)
 		close(layer->mount_fd);
 	free(layer->path);
@@ -199,10 +208,10 @@ struct place *place_get(struct place *place)
 	return place;
 }
 
-struct place *place_new(struct layer *layer, struct place *parent, const char *name)
+struct place *place_new(struct overlay *ov, struct layer *layer, struct place *parent, const char *name)
 {
 	size_t len = strlen(name) + 1;
-	struct place *p = calloc(1, sizeof *p + len);
+	struct place *p = slab_alloc(&ov->place_slab, sizeof *p + len);
 	if (!p)
 		return NULL;
 	p->name = memcpy(p->first_name, name, len);
@@ -212,19 +221,12 @@ struct place *place_new(struct layer *layer, struct place *parent, const char *n
 	return p;
 }
 
-static void free_name(struct place *place)
-{
-	if (place->name != place->first_name)
-		free(place->name);
-}
-
 void place_put(struct overlay *ov, struct place *place)
 {
 	while (place && place->parent && atomic_fetch_sub(&place->refs, 1) == 1) {
 		struct place *parent = place->parent;
 		place_close(ov, place);
-		free_name(place);
-		free(place);
+		place_free(ov, place);
 		place = parent;
 	}
 	/* a layer's root (no parent) goes with its layer */

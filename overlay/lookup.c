@@ -49,7 +49,7 @@ static bool origin_below(struct overlay *ov, int dirfd, const char *name, struct
 		return true;
 	bool same = false;
 	for (size_t i = 0; i < dir->nlower && !same; i++) {
-		struct place *p = place_new(dir->lower[i]->layer, dir->lower[i], shown);
+		struct place *p = place_new(ov, dir->lower[i]->layer, dir->lower[i], shown);
 		same = p && is_origin(ov, p, origin, (size_t)n, &f->id);
 		place_put(ov, p);
 	}

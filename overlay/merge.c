@@ -142,7 +142,7 @@ static int look_at(struct merging *s, const struct level *level, struct place *b
 		rc = judge(s, level, dir->fd, name, prefix, rest, seen, &hidden);
 	else if (absent(rc))
 		rc = 0;
-	if (!rc && !hidden && !(seen->place = place_new(level->layer, base, name)))
+	if (!rc && !hidden && !(seen->place = place_new(s->ov, level->layer, base, name)))
 		rc = -ENOMEM;
 	place_unpin(s->ov, dir);
 	return rc;
@@ -232,7 +232,7 @@ static int look_in_data_layers(struct merging *s)
 		char *path = strdup(s->path), *save = NULL;
 		struct statx st;
 		for (char *c = path ? strtok_r(path, "/", &save) : NULL; c && p; c = strtok_r(NULL, "/", &save)) {
-			struct place *child = place_new(&ov->data_layers[i], p, c);
+			struct place *child = place_new(ov, &ov->data_layers[i], p, c);
 			place_put(ov, p);
 			p = child;
 		}

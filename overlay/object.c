@@ -40,6 +40,7 @@ static void free_buckets(struct object **buckets, size_t n)
 int table_init(struct table *t, size_t max)
 {
 	pthread_mutex_init(&t->lock, NULL);
+	slab_init(&t->slab, CACHE_LINE);
 	t->max = max;
 	for (t->buckets = 1024; t->buckets < max && t->buckets < 1u << 22; t->buckets *= 2)
 		;
@@ -176,10 +177,9 @@ static void object_free(struct overlay *ov, struct object *o)
 		free(o->lower_x);
 		free_name(o);
 		free(o->acl);
-		pthread_mutex_destroy(&o->copy_lock);
 		pthread_mutex_destroy(&o->dir_lock);
 		pthread_mutex_destroy(&o->lock);
-		free(o);
+		slab_free(&ov->table.slab, o, sizeof *o + strlen(o->first_name) + 1);
 		o = parent && release(ov, parent) ? parent : NULL;
 	}
 }
@@ -288,15 +288,14 @@ static void keep_lean(struct object *o)
 	}
 }
 
-static struct object *object_new(struct found *f, struct object *parent, const char *name)
+static struct object *object_new(struct table *t, struct found *f, struct object *parent, const char *name)
 {
-	size_t len = name ? strlen(name) + 1 : 0;
-	struct object *o = calloc(1, sizeof *o + len);
+	size_t len = name ? strlen(name) : 0;
+	struct object *o = slab_alloc(&t->slab, sizeof *o + len + 1);
 	if (!o)
 		return NULL;
 	if (name)
 		o->name = memcpy(o->first_name, name, len);
-	pthread_mutex_init(&o->copy_lock, NULL);
 	pthread_mutex_init(&o->dir_lock, NULL);
 	pthread_mutex_init(&o->lock, NULL);
 	o->id = f->id;
@@ -348,7 +347,7 @@ int object_from(struct overlay *ov, struct found *f, struct object *parent, cons
 			name_locked(t, o);
 		}
 	}
-	if (!o && (o = object_new(f, parent, name))) {
+	if (!o && (o = object_new(t, f, parent, name))) {
 		size_t b = id_bucket(t, id_fileid(&o->id));
 		o->id_next = t->by_id[b];
 		t->by_id[b] = o;
@@ -463,5 +462,6 @@ void table_destroy(struct overlay *ov, struct table *t)
 	free_buckets(t->by_id, t->buckets);
 	free_buckets(t->by_name, t->buckets);
 	free(t->clock);
+	slab_destroy(&t->slab);
 	pthread_mutex_destroy(&t->lock);
 }

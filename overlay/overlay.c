@@ -304,11 +304,14 @@ int overlay_open(const struct overlay_config *c, struct overlay **out, char *err
 	atomic_store(&ov->verifier, verifier);
 	init_rename_lock(&ov->rename_lock);
 	pthread_mutex_init(&ov->index_lock, NULL);
+	pthread_mutex_init(&ov->copies.lock, NULL);
+	pthread_cond_init(&ov->copies.ended, NULL);
 	syncs_init(&ov->syncs);
 	pthread_mutex_init(&ov->origins_lock, NULL);
 	pthread_mutex_init(&ov->listings_lock, NULL);
 	for (int i = 0; i < LISTING_READERS; i++)
 		pthread_mutex_init(&ov->listing_readers[i], NULL);
+	slab_init(&ov->place_slab, PLACE_GRANULE);
 	fds_init(&ov->fds, c->max_fds ? c->max_fds : default_fds());
 	rc = search_create(&ov->search);
 	if (!rc)
@@ -337,6 +340,7 @@ void overlay_close(struct overlay *ov)
 		layer_close(ov, &ov->layers[i]);
 	for (size_t i = 0; i < ov->ndata_layers; i++)
 		layer_close(ov, &ov->data_layers[i]);
+	slab_destroy(&ov->place_slab);
 	intents_close(ov);
 	if (ov->map)
 		map_close(ov->map);
@@ -348,6 +352,8 @@ void overlay_close(struct overlay *ov)
 			close(fd[i]);
 	pthread_rwlock_destroy(&ov->rename_lock);
 	pthread_mutex_destroy(&ov->index_lock);
+	pthread_cond_destroy(&ov->copies.ended);
+	pthread_mutex_destroy(&ov->copies.lock);
 	syncs_destroy(&ov->syncs);
 	pthread_mutex_destroy(&ov->origins_lock);
 	origins_free(ov->origins);

@@ -65,7 +65,7 @@ static int open_descriptors(void)
 
 static struct place *place(const char *name)
 {
-	struct place *p = place_new(layer, layer->root, name);
+	struct place *p = place_new(ov, layer, layer->root, name);
 	assert_non_null(p);
 	return p;
 }
@@ -84,7 +84,7 @@ static void reads(struct place *p, const char *text)
 static void a_place_is_found_below_its_parents(void **state)
 {
 	(void)state;
-	struct place *a = place("a"), *b = place_new(layer, a, "b"), *file = place_new(layer, b, "file");
+	struct place *a = place("a"), *b = place_new(ov, layer, a, "b"), *file = place_new(ov, layer, b, "file");
 	struct statx st;
 	reads(file, "text\n");
 	assert_int_equal(place_statx(ov, file, &st), 0);
