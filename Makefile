@@ -25,7 +25,7 @@ AREAS = $(filter-out unit,$(notdir $(patsubst %/,%,$(wildcard tests/*/))))
 WIRE = $(foreach a,$(AREAS),$(patsubst %.c,$(BUILD)/%,$(wildcard tests/$(a)/test_*.c)))
 
 .PHONY: all help run check deps oracle crash guest-check image-check asan tsan lint install clean bench
-all: $(BUILD)/overnfsd $(BUILD)/overnfsctl ## build the daemon, in build/
+all: $(BUILD)/overnfsd $(BUILD)/overnfsctl ## build the daemon and overnfsctl, in build/
 
 $(BUILD)/overnfsd: $(BUILD)/nfs3/main.o $(LIB_OBJ)
 	@echo "  link $@"
@@ -69,7 +69,7 @@ $(foreach t,$(WIRE),$(eval $(call wire_rule,$(t))))
 $(BUILD)/tests/%.o: CPPFLAGS += -Itests/e2e
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 deps: ## install the missing Debian packages (needs root)
 	@tests/install-deps

@@ -59,8 +59,10 @@ static nfsstat3 set_time_of(const set_time *s, enum overlay_settime *how, struct
 
 nfsstat3 sattr3_to_setattr(const sattr3 *s, struct overlay_setattr *set)
 {
-	*set = (struct overlay_setattr){ .set_mode = s->mode.set_it, .mode = s->mode.set_uint32_u.value & 07777, .set_uid = s->uid.set_it,
-					 .uid = s->uid.set_uint32_u.value, .set_gid = s->gid.set_it, .gid = s->gid.set_uint32_u.value,
+	const uint32_t no_id = UINT32_MAX; /* as Linux nfsd: not set */
+	*set = (struct overlay_setattr){ .set_mode = s->mode.set_it, .mode = s->mode.set_uint32_u.value & 07777,
+					 .set_uid = s->uid.set_it && s->uid.set_uint32_u.value != no_id, .uid = s->uid.set_uint32_u.value,
+					 .set_gid = s->gid.set_it && s->gid.set_uint32_u.value != no_id, .gid = s->gid.set_uint32_u.value,
 					 .set_size = s->size.set_it, .size = s->size.set_uint64_u.value };
 	nfsstat3 st = set_time_of(&s->atime, &set->set_atime, &set->atime);
 	return st ? st : set_time_of(&s->mtime, &set->set_mtime, &set->mtime);

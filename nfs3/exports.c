@@ -8,6 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Nobody's id: chown() and setfsuid() take it for "leave it as it is", which would be the server's own. Linux nfsd takes it for anonymous, too
+ * (nfsd_setuser() in fs/nfsd/auth.c). */
+#define NO_ID UINT32_MAX
+
 static const uint8_t v4_prefix[12] = { [10] = 0xff, [11] = 0xff };
 
 static int parse_range(const char *text, struct client_range *r)
@@ -81,16 +85,16 @@ void export_cred(const struct export *e, const struct rpc_call *call, struct ove
 {
 	*cred = (struct overlay_cred){ .uid = call->uid, .gid = call->gid, .ngroups = call->ngroups };
 	memcpy(cred->groups, call->groups, sizeof cred->groups[0] * call->ngroups);
-	bool anonymous = call->flavor == 0 || e->squash == SQUASH_ALL;
+	bool anonymous = call->flavor == 0 || e->squash == SQUASH_ALL || cred->uid == NO_ID;
 	bool no_root = e->squash == SQUASH_ROOT && !client_list_has(&e->root_clients, &call->peer);
 	if (anonymous || (no_root && cred->uid == 0)) {
 		cred->uid = e->anon_uid;
 		cred->gid = e->anon_gid;
 		cred->ngroups = 0;
 	}
-	for (uint32_t i = 0; no_root && i <= cred->ngroups; i++) { /* nor root's group */
+	for (uint32_t i = 0; i <= cred->ngroups; i++) { /* nor root's group */
 		gid_t *g = i == cred->ngroups ? &cred->gid : &cred->groups[i];
-		if (*g == 0)
+		if (*g == NO_ID || (no_root && *g == 0))
 			*g = e->anon_gid;
 	}
 }

@@ -2,6 +2,8 @@
 #ifndef OVERNFSD_LOG_H
 #define OVERNFSD_LOG_H
 
+/* Standard input, output and error that were closed become /dev/null: or a layer, a socket or the map would get their numbers, and what is printed. */
+void log_keep_standard(void);
 void log_start(int level, int to_syslog);
 void log_line(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

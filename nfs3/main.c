@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -28,6 +29,12 @@ static int ready_pipe = -1; /* a byte there tells our parent that all went well 
 static int failed(const char *what, const char *why)
 {
 	fprintf(stderr, "overnfsd: %s%s%s\n", what, *what ? ": " : "", why);
+	return 1;
+}
+
+static int failed_file(const char *option, const char *path, const char *why)
+{
+	fprintf(stderr, "overnfsd: %s %s: %s\n", option, path, why);
 	return 1;
 }
 
@@ -51,14 +58,14 @@ static int read_key(const char *path, uint8_t key[16], bool *made)
 		if (fd >= 0)
 			close(fd);
 		*made = ok;
-		return ok ? 0 : failed(path, strerror(errno));
+		return ok ? 0 : failed_file("key file", path, strerror(errno));
 	}
 	if (fd < 0)
-		return failed(path, strerror(errno));
+		return failed_file("key file", path, strerror(errno));
 	ssize_t got = read(fd, text, sizeof text - 1);
 	close(fd);
 	if (got < 0 || sodium_hex2bin(key, 16, text, (size_t)got, " \n", &n, NULL) || n != 16)
-		return failed(path, "is not a key; it must hold 32 hex digits (leave the file out, and one is made)");
+		return failed_file("key file", path, "is not a key; it must hold 32 hex digits (name a file that is not there, and one is made)");
 	return 0;
 }
 
@@ -179,11 +186,13 @@ static const char *address_to_mount(void)
 	return host;
 }
 
-static void print_mount_command(void)
+static const char *mount_command(void)
 {
+	static char line[1600]; /* --export has at most 1000 bytes */
 	const char *a = address_to_mount(), *open = strchr(a, ':') ? "[" : "", *close = *open ? "]" : "";
-	printf("mount -t nfs -o vers=3,proto=tcp%s,port=%u,mountport=%u,mountproto=tcp%s,nolock %s%s%s:%s", *open ? "6" : "", options.port,
-	       options.mount_port, *open ? "6" : "", open, a, close, options.export_path);
+	snprintf(line, sizeof line, "mount -t nfs -o vers=3,proto=tcp%s,port=%u,mountport=%u,mountproto=tcp%s,nolock %s%s%s:%s /mnt", *open ? "6" : "",
+		 options.port, options.mount_port, *open ? "6" : "", open, a, close, options.export_path);
+	return line;
 }
 
 static void print_json(void)
@@ -202,9 +211,28 @@ static void print_json(void)
 			putchar(',');
 		json_print_string(options.lowers[i]);
 	}
-	printf("],\"mount\":\"");
-	print_mount_command();
-	printf(" /mnt\"}\n");
+	printf("],\"mount\":");
+	json_print_string(mount_command());
+	puts("}");
+}
+
+static bool is_loopback(const char *address)
+{
+	return !strncmp(address, "127.", 4) || !strcmp(address, "::1") || !strcmp(address, "::1/128");
+}
+
+/* It takes both options to let a network in: half of it is a mistake that else shows as a refused connection. */
+static void print_who_is_shut_out(void)
+{
+	bool listens_beyond = false, allows_beyond = false;
+	for (size_t i = 0; i < options.nlisten; i++)
+		listens_beyond |= !is_loopback(options.listen[i]);
+	for (int i = 0; i < export.clients.n; i++)
+		allows_beyond |= !is_loopback(export.clients.at[i].text);
+	if (listens_beyond && !allows_beyond)
+		puts("  only this machine may connect: add --clients to let others in");
+	if (!listens_beyond && allows_beyond)
+		puts("  no other machine can reach it: add --listen to let those clients in");
 }
 
 static void print_banner(void)
@@ -220,16 +248,13 @@ static void print_banner(void)
 	printf("  clients ");
 	for (int i = 0; i < export.clients.n; i++)
 		printf(" %s%s", export.clients.at[i].text, i + 1 < export.clients.n ? "," : "");
-	printf("\n  mount    ");
-	print_mount_command();
-	puts(" /mnt");
-	if (geteuid())
+	printf("\n  mount    %s\n", mount_command());
+	if (!overlay_makes_for_callers(export.ov))
 		printf("  without root: new files belong to user %d, whoever makes them\n", (int)geteuid());
-	if (options.nlisten && options.default_clients)
-		puts("  only this machine may connect: add --clients to let others in");
+	print_who_is_shut_out();
 }
 
-/* Opened before anything is changed, written once all went well: a second server must not write over the first one's. */
+/* Opened and locked before anything is changed, written once all went well: a second server must not write over the first one's. */
 static struct {
 	int fd;
 	bool made;
@@ -245,8 +270,10 @@ static int open_pid_file(void)
 	pid_file.made = pid_file.fd >= 0;
 	if (!pid_file.made && errno == EEXIST)
 		pid_file.fd = open(options.pid_file, flags);
+	if (pid_file.fd >= 0 && flock(pid_file.fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+		return failed_file("pid file", options.pid_file, "it is in use by another server: give each one of its own");
 	/* absolute, as a daemon leaves for / */
-	return pid_file.fd < 0 || !realpath(options.pid_file, pid_file.path) ? failed(options.pid_file, strerror(errno)) : 0;
+	return pid_file.fd < 0 || !realpath(options.pid_file, pid_file.path) ? failed_file("pid file", options.pid_file, strerror(errno)) : 0;
 }
 
 static int write_pid_file(void)
@@ -255,7 +282,7 @@ static int write_pid_file(void)
 		return 0;
 	bool ok = !ftruncate(pid_file.fd, 0) && dprintf(pid_file.fd, "%d\n", (int)getpid()) > 0;
 	pid_file.made = true; /* ours from now on */
-	return ok ? 0 : failed(options.pid_file, strerror(errno));
+	return ok ? 0 : failed_file("pid file", options.pid_file, strerror(errno));
 }
 
 static void close_pid_file(void)
@@ -316,6 +343,7 @@ static int run(void)
 	sigaddset(&sigs, SIGTERM);
 	sigaddset(&sigs, SIGINT);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* under a limit of file sizes (ulimit -f) a client's WRITE beyond it gets EFBIG, and must not end the server */
 	signal(SIGHUP, SIG_IGN); /* there is nothing to read again, and a closed terminal is no reason to stop */
 	pthread_sigmask(SIG_BLOCK, &sigs, NULL); /* in all threads: they inherit it */
 	if (start()) {
@@ -355,6 +383,7 @@ static int daemonize(void)
 
 int main(int argc, char **argv)
 {
+	log_keep_standard();
 	int rc = options_parse(&options, argc, argv);
 	if (rc >= 0)
 		return rc;

@@ -2,6 +2,7 @@
 #include "options.h"
 #include "config.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -24,12 +25,18 @@ static const char *keep(const char *value, size_t len)
 /* Each returns NULL, or what would be right. */
 typedef const char *setter(struct options *o, const char *value);
 
+/* Said here as well as by the engine, as here the line of a configuration file is known. */
+static const char *check_layer(const char *v)
+{
+	return *v == '/' ? NULL : "it must be an absolute path, like /srv/base, without quotes";
+}
+
 static const char *add_lower(struct options *o, const char *v)
 {
 	if (o->nlowers > OPTIONS_LOWERS)
 		return "at most 500 lower directories are possible";
 	o->lowers[o->nlowers++] = v;
-	return NULL;
+	return check_layer(v);
 }
 
 static const char *add_data_lower(struct options *o, const char *v)
@@ -37,19 +44,19 @@ static const char *add_data_lower(struct options *o, const char *v)
 	if (o->ndata_lowers > OPTIONS_LOWERS)
 		return "at most 500 lower directories are possible";
 	o->data_lowers[o->ndata_lowers++] = v;
-	return NULL;
+	return check_layer(v);
 }
 
 static const char *set_upper(struct options *o, const char *v)
 {
 	o->upper = v;
-	return NULL;
+	return check_layer(v);
 }
 
 static const char *set_work(struct options *o, const char *v)
 {
 	o->work = v;
-	return NULL;
+	return check_layer(v);
 }
 
 static const char *set_export(struct options *o, const char *v)
@@ -72,6 +79,9 @@ static const char *add_listen(struct options *o, const char *v)
 {
 	if (o->nlisten == OPTIONS_ADDRESSES)
 		return "at most 16 addresses are possible";
+	uint8_t address[16];
+	if (inet_pton(AF_INET, v, address) != 1 && inet_pton(AF_INET6, v, address) != 1)
+		return "it is not an address; write one like 127.0.0.1 or ::1, and the option again for more";
 	o->listen[o->nlisten++] = v;
 	return NULL;
 }
@@ -191,11 +201,11 @@ static const char *set_pid_file(struct options *o, const char *v)
 			off;                                                              \
 		return NULL;                                                              \
 	}
-SWITCH(rw, (o->read_write = true, o->read_only = false), (void)0)
-SWITCH(ro, (o->read_only = true, o->read_write = false), (void)0)
+SWITCH(rw, (o->read_write = true, o->read_only = false), (o->read_write = false, o->read_only = true))
+SWITCH(ro, (o->read_only = true, o->read_write = false), o->read_only = false)
 SWITCH(no_rpcbind, o->rpcbind = false, o->rpcbind = true)
-SWITCH(no_root_squash, o->squash = SQUASH_NONE, o->squash = SQUASH_ROOT)
-SWITCH(all_squash, o->squash = SQUASH_ALL, o->squash = SQUASH_ROOT)
+SWITCH(no_root_squash, o->no_root_squash = true, o->no_root_squash = false)
+SWITCH(all_squash, o->all_squash = true, o->all_squash = false)
 SWITCH(sync, o->sync = true, o->sync = false)
 SWITCH(async, o->sync = false, o->sync = true)
 SWITCH(userxattr, o->userxattr = true, o->userxattr = false)
@@ -203,7 +213,6 @@ SWITCH(no_metacopy, o->no_metacopy = true, o->no_metacopy = false)
 SWITCH(no_redirect, o->no_redirect = true, o->no_redirect = false)
 SWITCH(foreground, o->foreground = true, o->foreground = false)
 SWITCH(json, o->json = true, o->json = false)
-
 SWITCH(repair, o->repair = true, o->repair = false)
 
 static setter read_config;
@@ -222,12 +231,12 @@ static const struct row {
 	{ "port", "N", set_port, "port of NFS, TCP and UDP; 0 for any free one (default 2049)" },
 	{ "mount-port", "N", set_mount_port, "a port of its own for MOUNT (default: the same as --port)" },
 	{ "no-rpcbind", NULL, set_no_rpcbind, "do not register with rpcbind" },
-	{ "clients", "CIDR,...", set_clients, "who may connect, like 10.0.0.0/8,fd00::/8 (default: loopback only)" },
+	{ "clients", "CIDR,...", set_clients, "who may connect, like 10.0.0.0/8,fd00::/8; --listen lets them reach the server (default: loopback only)" },
 	{ "rw", NULL, set_rw, "read-write: needs --upper (default where one is given)" },
 	{ "ro", NULL, set_ro, "read-only, although there is an upper" },
 	{ "root-clients", "CIDR,...", set_root_clients, "of those, whose root acts as root, like diskless machines" },
 	{ "no-root-squash", NULL, set_no_root_squash, "every client's root acts as root (default: as nobody)" },
-	{ "all-squash", NULL, set_all_squash, "every client's user acts as nobody" },
+	{ "all-squash", NULL, set_all_squash, "every client's user acts as nobody, root too" },
 	{ "sync", NULL, set_sync, "a change is on disk before its reply (default)" },
 	{ "async", NULL, set_async, "faster; a power cut may lose the last seconds of acknowledged changes" },
 	{ "threads", "N", set_threads, "the most calls that wait for disks at once (default 64)" },
@@ -261,27 +270,6 @@ static bool is_offered(const struct row *row)
 	return own;
 }
 
-static const char *nearest(const char *name, const char *dashes);
-
-static const char *config_option(void *arg, const char *name, const char *value)
-{
-	for (size_t i = 0; i < ROWS; i++) {
-		if (strcmp(rows[i].name, name))
-			continue;
-		if (rows[i].set == read_config)
-			return "a configuration file can't name another";
-		const char *v = keep(value, strlen(value));
-		return v ? rows[i].set(arg, v) : "out of memory";
-	}
-	return nearest(name, "");
-}
-
-static const char *read_config(struct options *o, const char *path)
-{
-	static char why[1400];
-	return config_read(path, config_option, o, why, sizeof why) ? why : NULL;
-}
-
 /* For an unknown name: the option that begins alike or holds it, as advice. */
 static const char *nearest(const char *name, const char *dashes)
 {
@@ -304,13 +292,34 @@ static const char *nearest(const char *name, const char *dashes)
 	return err;
 }
 
+static const char *config_option(void *arg, const char *name, const char *value)
+{
+	for (size_t i = 0; i < ROWS; i++) {
+		if (strcmp(rows[i].name, name))
+			continue;
+		if (rows[i].set == read_config)
+			return "a configuration file can't name another";
+		if (rows[i].set == set_repair)
+			return "it stands on the command line of overnfsctl check alone";
+		const char *v = keep(value, strlen(value));
+		return v ? rows[i].set(arg, v) : "out of memory";
+	}
+	return nearest(name, "");
+}
+
+static const char *read_config(struct options *o, const char *path)
+{
+	static char why[1400];
+	return config_read(path, config_option, o, why, sizeof why) ? why : NULL;
+}
+
 static void print_help(void)
 {
-	puts(ctl_usage ? ctl_usage :"overnfsd serves a merged tree over NFSv3: read-only lower directories under a writable upper one.\n\n"
+	puts(ctl_usage ? ctl_usage : "overnfsd serves a merged tree over NFSv3: read-only lower directories under a writable upper one.\n\n"
 	     "  overnfsd --lower DIR [--lower DIR...] [--upper DIR [--work DIR]] [options]\n\n"
 	     "Serve a base with its changes kept apart, then mount it:\n"
 	     "  overnfsd --lower /srv/base --upper /srv/changes\n"
-	     "  mount -t nfs -o vers=3,tcp,port=2049,mountport=2049,nolock 127.0.0.1:/overlay /mnt\n\n"
+	     "  mount -t nfs -o vers=3,proto=tcp,port=2049,mountport=2049,mountproto=tcp,nolock 127.0.0.1:/overlay /mnt\n\n"
 	     "Let a network use it:\n"
 	     "  overnfsd --lower /srv/base --upper /srv/changes --listen 0.0.0.0 --clients 192.168.1.0/24\n\nOptions:");
 	for (size_t i = 0; i < ROWS; i++) {
@@ -318,9 +327,9 @@ static void print_help(void)
 		if (!is_offered(&rows[i]))
 			continue;
 		snprintf(left, sizeof left, "--%s%s%s", rows[i].name, rows[i].argument ? " " : "", rows[i].argument ? rows[i].argument : "");
-		printf("  %-22s %s\n", left, rows[i].help);
+		printf("  %-23s %s\n", left, rows[i].help);
 	}
-	puts("  --help                 this\n  --version              the version");
+	printf("  %-23s this\n  %-23s the version\n", "--help", "--version");
 }
 
 static int complain(const char *option, const char *value, const char *right)
@@ -329,9 +338,21 @@ static int complain(const char *option, const char *value, const char *right)
 	return 1;
 }
 
+static bool is_layer(const struct options *o, const char *path)
+{
+	for (size_t i = 0; i < o->nlowers; i++)
+		if (!strcmp(o->lowers[i], path))
+			return true;
+	return o->upper && !strcmp(o->upper, path);
+}
+
 static int check(struct options *o)
 {
 	static const char *const loopback[] = { "127.0.0.1", "::1" };
+	for (size_t i = 0; i < o->nmoved; i++)
+		if (!is_layer(o, o->moved[i].to))
+			return complain("moved", o->moved[i].to, "NEW must be a --lower or the --upper of this start, written as there");
+	o->squash = o->all_squash ? SQUASH_ALL : o->no_root_squash ? SQUASH_NONE : SQUASH_ROOT;
 	if (o->read_write && !o->upper)
 		return complain("rw", NULL, "needs a writable layer: add --upper DIR");
 	if (!o->nlowers && !o->upper) {
@@ -366,7 +387,7 @@ static int complain_of(int c, const char *argument)
 int options_parse(struct options *o, int argc, char **argv)
 {
 	struct option table[ROWS + 3] = { { 0 } };
-	*o = (struct options){ .export_path = "/overlay", .port = 2049, .rpcbind = true, .sync = true, .squash = SQUASH_ROOT, .log_level = 6, .busy_poll_us = 50 };
+	*o = (struct options){ .export_path = "/overlay", .port = 2049, .rpcbind = true, .sync = true, .log_level = 6, .busy_poll_us = 50 };
 	int n = 0;
 	for (int i = 0; i < ROWS; i++)
 		if (is_offered(&rows[i]))

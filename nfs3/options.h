@@ -16,7 +16,8 @@ struct options {
 	size_t nlisten;
 	uint16_t port, mount_port; /* 0: any free one; mount_port is port unless given */
 	bool has_mount_port, rpcbind, read_write, read_only, sync, userxattr, no_metacopy, no_redirect, foreground, json;
-	enum squash squash;
+	bool all_squash, no_root_squash; /* as given; all counts more than none, whatever their order */
+	enum squash squash; /* what comes of the two */
 	struct client_list clients, root_clients;
 	bool default_clients;
 	int threads, log_level;

@@ -24,6 +24,7 @@ static const char usage[] =
 	"Exit code: 0 all is well, or was repaired; 1 something is wrong; 2 it could not be looked at.\n\nOptions:";
 
 static struct options options;
+static bool began_json;
 
 static struct {
 	time_t start;
@@ -58,6 +59,13 @@ static void end_progress(void)
 	bar.shown = false;
 }
 
+/* Names may hold anything, and who made one must not write to the terminal of who reads it here. */
+static void print_plainly(const char *text)
+{
+	for (; *text; text++)
+		putchar((unsigned char)*text < ' ' || *text == 127 ? '?' : *text);
+}
+
 /* One problem a line; in JSON they are elements of an array that print_result() closes. */
 static void print_problem(void *arg, const char *text, bool repaired)
 {
@@ -68,7 +76,8 @@ static void print_problem(void *arg, const char *text, bool repaired)
 		json_print_string(text);
 		printf(",\"repaired\":%s}", repaired ? "true" : "false");
 	} else {
-		printf("%s%s\n", text, repaired ? " (repaired)" : "");
+		print_plainly(text);
+		puts(repaired ? " (repaired)" : "");
 	}
 }
 
@@ -103,10 +112,16 @@ static void print_result(const struct overlay_check *r, bool rebuilt)
 		printf("%zu wrong, %zu of them repaired%s\n", r->problems, r->repaired, r->problems > r->repaired && !options.repair ? "; --repair mends what it can" : "");
 }
 
+/* In JSON the line is closed, or else made, for who reads nothing but standard output. */
 static int failed(const char *why)
 {
 	end_progress();
 	fprintf(stderr, "overnfsctl: %s\n", why);
+	if (options.json) {
+		printf("%s\"error\":", began_json ? "]," : "{");
+		json_print_string(why);
+		puts("}");
+	}
 	return FAILED;
 }
 
@@ -125,26 +140,32 @@ static int run(bool rebuild)
 		return failed("a stack without an upper layer keeps nothing on disk: there is nothing to look after");
 	if (overlay_open(&c, &ov, err, sizeof err))
 		return failed(err);
-	if (options.json)
+	if (options.json) {
 		printf("{\"problems\":[");
+		began_json = true;
+	}
 	int rc = rebuild ? overlay_rebuild(ov, &to, &r) : overlay_check(ov, options.repair, &to, &r);
 	end_progress();
 	if (!rc)
 		print_result(&r, rebuild);
 	overlay_close(ov);
-	if (rc)
-		return failed(strerror(-rc));
+	if (rc) {
+		snprintf(err, sizeof err, "it could not be looked at whole: %s", strerror(-rc));
+		return failed(err);
+	}
 	return r.problems > r.repaired ? WRONG : OK;
 }
 
 int main(int argc, char **argv)
 {
 	bool check = argc > 1 && !strcmp(argv[1], "check"), rebuild = argc > 1 && !strcmp(argv[1], "rebuild");
+	log_keep_standard();
 	log_start(5, 0);
 	if (!check && !rebuild) {
-		int rc = argc > 1 && *argv[1] == '-' ? options_parse_ctl(&options, argc, argv, usage) : -1;
-		if (rc >= 0 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")))
-			return rc;
+		static const char *const asks[] = { "--help", "-h", "--version", "-V" };
+		for (size_t i = 0; argc > 1 && i < sizeof asks / sizeof *asks; i++)
+			if (!strcmp(argv[1], asks[i]))
+				return options_parse_ctl(&options, 2, argv, usage);
 		fprintf(stderr, "overnfsctl: say what to do: overnfsctl check ..., or overnfsctl rebuild ... (overnfsctl --help shows examples)\n");
 		return FAILED;
 	}

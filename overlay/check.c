@@ -5,6 +5,7 @@
 #include "internal.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,7 +152,7 @@ static int compare(struct checking *c)
 
 static void check_work(struct checking *c)
 {
-	int fd = open_beneath(c->ov->work_fd, "", 0200000 /* O_DIRECTORY */);
+	int fd = open_beneath(c->ov->work_fd, "", O_RDONLY | O_DIRECTORY);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	size_t n = 0;
 	for (struct dirent *e; d && (e = readdir(d));)

@@ -145,11 +145,16 @@ static int check_index_entries(struct overlay *ov, bool *used, char *err, size_t
 {
 	int rc = 0, fd = open_beneath(ov->index_layer.root->fds[FD_READ]->fd, "", O_RDONLY | O_DIRECTORY);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	if (!d) {
+		rc = fd < 0 ? fd : -errno;
+		snprintf(err, errlen, "the work directory's index can't be read: %s", strerror(-rc));
+	}
 	for (struct dirent *e; d && !rc && (e = readdir(d));) {
 		if (*e->d_name == '.')
 			continue;
 		if (*e->d_name == '#') { /* left by a crash of Linux, as in work/ */
-			unlinkat(fd, e->d_name, 0);
+			if (!ov->config.offline)
+				unlinkat(fd, e->d_name, 0);
 			continue;
 		}
 		*used = true;
@@ -181,7 +186,8 @@ static int check_index_upper(struct overlay *ov, bool used, char *err, size_t er
 	if (n <= 0 || !len || ((size_t)n == len && !memcmp(kept, own, len)))
 		return 0;
 	if (!used) {
-		format_removexattr(ov, fd, "", "upper"); /* empty: it may as well be this upper's */
+		if (!ov->config.offline)
+			format_removexattr(ov, fd, "", "upper"); /* empty: it may as well be this upper's */
 		return 0;
 	}
 	snprintf(err, errlen,

@@ -51,20 +51,35 @@ static struct owner owner_of(const struct overlay_cred *cred, const struct overl
 	return w;
 }
 
-/* The kernel makes files for the thread's file system user. False: there is nothing to change. */
-static bool act_as(struct overlay *ov, uid_t uid, gid_t gid)
-{
-	if (!ov->privileged || (uid == ov->uid && gid == ov->gid))
-		return false;
-	syscall(SYS_setfsgid, gid); /* of this thread alone; glibc's do the same but are deprecated for it */
-	syscall(SYS_setfsuid, uid);
-	return true;
-}
-
 static void act_as_self(struct overlay *ov)
 {
-	syscall(SYS_setfsuid, ov->uid);
+	syscall(SYS_setfsuid, ov->uid); /* of this thread alone; glibc's do the same but are deprecated for it */
 	syscall(SYS_setfsgid, ov->gid);
+}
+
+/* The kernel makes files for the thread's file system user. 1: the caller is that now, 0: there is nothing to change. -EPERM: it can't be, which the
+ * kernel does not say: the server lacks CAP_SETUID or CAP_SETGID, or its user namespace has no such user. What is made has to be given away then. */
+static int act_as(struct overlay *ov, uid_t uid, gid_t gid)
+{
+	if (!ov->privileged || (uid == ov->uid && gid == ov->gid))
+		return 0;
+	syscall(SYS_setfsgid, gid);
+	syscall(SYS_setfsuid, uid);
+	if (ov->acts_as_all || ((gid_t)syscall(SYS_setfsgid, gid) == gid && (uid_t)syscall(SYS_setfsuid, uid) == uid))
+		return 1;
+	act_as_self(ov);
+	return -EPERM;
+}
+
+void probe_acting(struct overlay *ov)
+{
+	const unsigned last = UINT32_MAX - 1; /* that a user namespace has where it has all */
+	syscall(SYS_setfsgid, last);
+	bool gid = (gid_t)syscall(SYS_setfsgid, last) == last;
+	syscall(SYS_setfsuid, last);
+	bool uid = (uid_t)syscall(SYS_setfsuid, last) == last;
+	act_as_self(ov);
+	ov->acts_as_all = gid && uid;
 }
 
 enum way { IN_PLACE, NAMED_LAST, MOVED };
@@ -83,12 +98,13 @@ static enum way way_to_make(struct overlay *ov, const struct making *m, const st
 	return IN_PLACE;
 }
 
-/* Makes it where it belongs. *fd: of a regular file, open for reading and writing; else -1. */
+/* Makes it where it belongs. *fd: of a regular file, open for reading and writing; else -1. -EPERM: not here. */
 static int make_in_place(struct overlay *ov, const struct making *m, const struct owner *w, int dirfd, const char *name, int *fd)
 {
-	bool acting = act_as(ov, w->uid, w->gid);
-	int rc;
+	int rc, acting = act_as(ov, w->uid, w->gid);
 	*fd = -1;
+	if (acting < 0)
+		return acting;
 	if (m->type == S_IFDIR)
 		rc = mkdirat(dirfd, name, w->mode);
 	else if (m->type == S_IFLNK && m->target)
@@ -146,7 +162,10 @@ static int give_name(int fd, int dirfd, const char *name)
 /* Makes a regular file without a name, which it gets when it is all that it shall be: nothing is left of it by a kill before. -EPERM: not here. */
 static int make_named_last(struct overlay *ov, const struct making *m, const struct owner *w, int dirfd, const char *name, int *fd)
 {
-	bool acting = act_as(ov, w->uid, w->gid);
+	int acting = act_as(ov, w->uid, w->gid);
+	*fd = -1;
+	if (acting < 0)
+		return acting;
 	*fd = openat(dirfd, ".", O_TMPFILE | O_RDWR | O_NONBLOCK | O_CLOEXEC, w->mode);
 	int rc = *fd >= 0 ? 0 : errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL ? -EPERM : -errno;
 	if (acting)

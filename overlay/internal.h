@@ -236,17 +236,21 @@ void search_destroy(struct search *search); /* ends a search that is under way *
 int search_object(struct overlay *ov, const struct overlay_id *id, struct object **o);
 /* dir changed its name or parent: a search that is under way may have missed what is below. rename_lock held exclusively. */
 void search_directory_moved(struct overlay *ov, struct object *dir);
-/* Puts every object of the merged tree into the map. progress (may be NULL) hears a fraction now and then, and says whether to go on. wanted (may be
- * NULL) hears of every file id, with rename_lock shared. */
+/* What search_fill() is to do. progress (may be NULL) hears a fraction now and then, and says whether to go on. wanted (may be NULL) hears of every
+ * file id, with rename_lock shared; broken (may be NULL) of what can't be reached, and only while no server runs. */
 struct fill {
 	struct overlay *ov;
 	struct map *map;
 	bool (*progress)(void *arg, double fraction);
 	void (*wanted)(void *arg, uint64_t fileid, struct object *dir, const char *name);
-	void (*broken)(void *arg, struct object *dir, const char *name, int rc); /* a name that can't be looked up */
+	void (*broken)(void *arg, struct object *dir, const char *name, int rc); /* a name that can't be looked up, or a directory that can't be read */
 	void *arg;
 };
+/* Puts the place of every object that can be reached into fill->map. A directory that can't be read is told to broken and passed over;
+ * then the result is why, and all else is in the map. -ECANCELED: progress said so. */
 int search_fill(const struct fill *fill);
+/* ---- create.c ---- */
+void probe_acting(struct overlay *ov); /* sets acts_as_all */
 /* ---- remove.c ---- */
 int may_remove(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, struct object *o);
 void name_is_gone(struct overlay *ov, struct object *o, struct object *dir, const char *name, bool last);
@@ -287,6 +291,7 @@ struct overlay {
 	struct layer *layers; /* [0] is the upper where there is one */
 	size_t nlayers;
 	bool has_upper, writable, privileged, reserved_dir;
+	bool acts_as_all; /* the kernel makes files for whatever user we say: create.c */
 	uid_t uid; /* the server's own */
 	gid_t gid;
 	const char *prefix; /* "trusted.overlay." or "user.overlay." */

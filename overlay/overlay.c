@@ -51,19 +51,20 @@ struct checked {
 	uint64_t mount; /* 0: the kernel does not tell */
 };
 
-static int check_layer(const char *path, bool writable, struct checked *l, char *err, size_t errlen)
+/* what: a layer or a work directory */
+static int check_layer(const char *what, const char *path, bool writable, struct checked *l, char *err, size_t errlen)
 {
 	struct stat st;
 	struct statx stx;
 	l->given = path;
 	if (*path != '/')
-		return fail(err, errlen, -EINVAL, "layer %s: must be an absolute path, like /%s", path, path);
+		return fail(err, errlen, -EINVAL, "%s %s: must be an absolute path, like /srv/base", what, path);
 	if (stat(path, &st) || !realpath(path, l->real))
-		return fail(err, errlen, -errno, "layer %s: %s", path, strerror(errno));
+		return fail(err, errlen, -errno, "%s %s: %s", what, path, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
-		return fail(err, errlen, -ENOTDIR, "layer %s: is not a directory; each layer must be one", path);
+		return fail(err, errlen, -ENOTDIR, "%s %s: is not a directory; it must be one", what, path);
 	if (faccessat(AT_FDCWD, path, R_OK | X_OK | (writable ? W_OK : 0), AT_EACCESS))
-		return fail(err, errlen, -errno, "layer %s: the server can't %s it: %s", path, writable ? "write" : "read", strerror(errno));
+		return fail(err, errlen, -errno, "%s %s: the server can't %s it: %s", what, path, writable ? "write" : "read", strerror(errno));
 	l->dev = st.st_dev;
 	l->ino = st.st_ino;
 	l->mount = !statx(AT_FDCWD, path, 0, STATX_MNT_ID, &stx) && stx.stx_mask & STATX_MNT_ID ? stx.stx_mnt_id : 0;
@@ -100,17 +101,17 @@ static int check_config(const struct overlay_config *c, char *err, size_t errlen
 	if (!l)
 		return fail(err, errlen, -ENOMEM, "out of memory");
 	if (c->upper)
-		rc = check_layer(c->upper, !c->read_only, &l[n++], err, errlen);
+		rc = check_layer("layer", c->upper, !c->read_only, &l[n++], err, errlen);
 	if (!rc && c->work)
-		rc = check_layer(c->work, !c->read_only, &l[n++], err, errlen);
+		rc = check_layer("work directory", c->work, !c->read_only, &l[n++], err, errlen);
 	if (!rc && c->work && l[0].dev != l[1].dev)
 		rc = fail(err, errlen, -EXDEV, "upper %s and work %s are on different file systems: put the work directory beside the upper", c->upper, c->work);
 	if (!rc && c->work && l[0].mount != l[1].mount)
 		rc = fail(err, errlen, -EXDEV, "upper %s and work %s are on different mounts, between which nothing can be renamed: name both by paths of one mount", c->upper, c->work);
 	for (size_t i = 0; !rc && i < c->nlowers; i++)
-		rc = check_layer(c->lowers[i], false, &l[n++], err, errlen);
+		rc = check_layer("layer", c->lowers[i], false, &l[n++], err, errlen);
 	for (size_t i = 0; !rc && i < c->ndata_lowers; i++)
-		rc = check_layer(c->data_lowers[i], false, &l[n++], err, errlen);
+		rc = check_layer("layer", c->data_lowers[i], false, &l[n++], err, errlen);
 	for (size_t i = 0; !rc && i < n; i++)
 		for (size_t j = 0; !rc && j < i; j++)
 			rc = check_pair(&l[i], &l[j], err, errlen);
@@ -118,38 +119,57 @@ static int check_config(const struct overlay_config *c, char *err, size_t errlen
 	return rc;
 }
 
-static int open_dir_at(int base, const char *name)
+static int open_dir_at(int base, const char *name, bool make)
 {
-	if (mkdirat(base, name, 0700) && errno != EEXIST)
+	if (make && mkdirat(base, name, 0700) && errno != EEXIST)
 		return -errno;
 	return open_beneath(base, name, O_RDONLY | O_DIRECTORY);
 }
 
-static int open_work(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
+/* The three directories. Where nothing may be changed they are there, or no server kept anything: mostly its --work was left out. */
+static int open_work_dirs(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
+{
+	bool make = !c->offline || c->repair;
+	int rc = 0;
+	ov->reserved_dir = !c->work;
+	if (ov->reserved_dir && (ov->base_fd = open_dir_at(ov->layers[0].root->fds[FD_READ]->fd, ".overnfsd", make)) < 0)
+		rc = ov->base_fd;
+	if (!rc && ov->reserved_dir && (rc = claim_incompat(ov->base_fd, err, errlen)))
+		return rc;
+	if (!rc && (ov->work_fd = open_dir_at(ov->base_fd, "work", make)) < 0)
+		rc = ov->work_fd;
+	if (!rc && (ov->map_fd = open_dir_at(ov->base_fd, "overnfsd", make)) < 0)
+		rc = ov->map_fd;
+	if (rc == -ENOENT && !make)
+		return fail(err, errlen, rc, "%s: no server has used this %s yet: give --work as the server has it", c->work ? c->work : c->upper,
+			    c->work ? "work directory" : "upper without a work directory");
+	const char *advice = rc == -EROFS && c->read_only ? "; to serve it all the same, give it as the topmost --lower" : "";
+	return rc ? fail(err, errlen, rc, "work directory: can't be %s: %s%s", c->work ? "written" : "made in the upper", strerror(-rc), advice) : 0;
+}
+
+/* Without one nothing was linked; one that can't be read must not be taken for none, or linked files fall apart. */
+static int open_index(struct overlay *ov, char *err, size_t errlen)
 {
 	struct stat st;
-	int rc;
-	ov->reserved_dir = !c->work;
-	if (ov->reserved_dir) {
-		ov->base_fd = open_dir_at(ov->layers[0].root->fds[FD_READ]->fd, ".overnfsd");
-		if (ov->base_fd < 0)
-			return fail(err, errlen, ov->base_fd, "work directory: can't be made in the upper: %s", strerror(-ov->base_fd));
-		if ((rc = claim_incompat(ov->base_fd, err, errlen)))
-			return rc;
-	}
-	ov->work_fd = open_dir_at(ov->base_fd, "work");
-	ov->map_fd = open_dir_at(ov->base_fd, "overnfsd");
-	if (ov->work_fd < 0 || ov->map_fd < 0)
-		return fail(err, errlen, ov->work_fd < 0 ? ov->work_fd : ov->map_fd, "work directory: can't be written: %s",
-			    strerror(ov->work_fd < 0 ? -ov->work_fd : -ov->map_fd));
+	char path[64], why[256];
+	if (fstatat(ov->base_fd, "index", &st, 0))
+		return errno == ENOENT ? 0 : fail(err, errlen, -errno, "work directory: index: %s", strerror(errno));
+	snprintf(path, sizeof path, "/proc/self/fd/%d/index", ov->base_fd);
+	int rc = layer_open(ov, &ov->index_layer, path, false, why, sizeof why);
+	ov->has_index = !rc;
+	return rc ? fail(err, errlen, rc, "work directory: index: %s", strerror(-rc)) : 0;
+}
+
+static int open_work(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
+{
+	int rc = open_work_dirs(ov, c, err, errlen);
+	if (rc)
+		return rc;
 	rc = c->offline ? 0 : work_clean(ov->work_fd);
 	if (rc)
 		return fail(err, errlen, rc, "work directory: can't be emptied: %s", strerror(-rc));
-	if (!fstatat(ov->base_fd, "index", &st, 0)) {
-		char path[64], e[256];
-		snprintf(path, sizeof path, "/proc/self/fd/%d/index", ov->base_fd);
-		ov->has_index = !layer_open(ov, &ov->index_layer, path, false, e, sizeof e);
-	}
+	if ((rc = open_index(ov, err, errlen)))
+		return rc;
 	rc = c->offline ? 0 : intents_open(ov);
 	if (rc)
 		ov_log(ov, 4, "work directory: overnfsd/intents: %s: a kill may leave a change of several attributes half done", strerror(-rc));
@@ -182,6 +202,18 @@ static uint64_t probe_max_file_size(int dirfd)
 	}
 	close(fd);
 	return low ? low : INT64_MAX;
+}
+
+/* Root of a user namespace that has no other user can't make anything for others: as good as without root. */
+static bool has_other_users(void)
+{
+	unsigned long inside, outside, count;
+	FILE *map = fopen("/proc/self/uid_map", "re");
+	if (!map)
+		return true; /* a kernel without user namespaces */
+	bool alone = fscanf(map, "%lu %lu %lu", &inside, &outside, &count) == 3 && count == 1 && fscanf(map, "%lu", &inside) != 1;
+	fclose(map);
+	return !alone;
 }
 
 static int open_layers(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
@@ -247,7 +279,9 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 		return rc;
 	ov->uid = geteuid();
 	ov->gid = getegid();
-	ov->privileged = ov->uid == 0;
+	ov->privileged = ov->uid == 0 && has_other_users();
+	if (ov->privileged)
+		probe_acting(ov);
 	int top = ov->layers[0].root->fds[FD_READ]->fd;
 	bool trusted = !c->userxattr && ov->privileged && (!ov->has_upper || c->read_only || can_use_trusted(top));
 	ov->prefix = trusted ? "trusted.overlay." : "user.overlay.";
@@ -394,6 +428,11 @@ uint64_t overlay_fsid(const struct overlay *ov)
 uint64_t overlay_verifier(const struct overlay *ov)
 {
 	return atomic_load(&((struct overlay *)ov)->verifier);
+}
+
+bool overlay_makes_for_callers(const struct overlay *ov)
+{
+	return ov->privileged;
 }
 
 bool overlay_is_read_only(const struct overlay *ov)

@@ -120,6 +120,7 @@ const uint8_t *overlay_key(const struct overlay *ov); /* 16 bytes */
 uint64_t overlay_fsid(const struct overlay *ov); /* stable, from key and name */
 uint64_t overlay_verifier(const struct overlay *ov); /* the write verifier: new at each start and after a failed writeback */
 bool overlay_is_read_only(const struct overlay *ov);
+bool overlay_makes_for_callers(const struct overlay *ov); /* false: without root, what they make belongs to the server's user */
 
 /* ---- reading ---- */
 int overlay_getattr(struct overlay *ov, struct object *o, struct overlay_attr *attr);

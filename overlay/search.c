@@ -29,6 +29,7 @@ struct walk {
 	size_t n, room;
 	double done;
 	struct fdent *upper; /* of the directory that is being read; NULL: not in the upper */
+	int failed; /* why a directory could not be read, or 0: what stands below was not seen, and all else was */
 };
 
 static int keep_name(struct level *l, const char *name)
@@ -110,6 +111,18 @@ static int read_directory(struct walk *w)
 	return rc == -ENOENT || rc == -ESTALE ? 0 : rc; /* it went meanwhile */
 }
 
+static void tell_broken(const struct walk *w, struct object *dir, const char *name, int rc)
+{
+	if (w->fill->broken && rc != -ENOENT && rc != -ESTALE)
+		w->fill->broken(w->fill->arg, dir, name, rc);
+}
+
+/* Ends the walk; what is wrong with one directory does not. */
+static bool is_shortage(int rc)
+{
+	return rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE;
+}
+
 /* Takes over dir's reference. */
 static int push(struct walk *w, struct object *dir, double share)
 {
@@ -124,7 +137,13 @@ static int push(struct walk *w, struct object *dir, double share)
 		w->room = room;
 	}
 	w->levels[w->n++] = (struct level){ .dir = dir, .share = share };
-	return read_directory(w);
+	int rc = read_directory(w);
+	if (!rc || is_shortage(rc))
+		return rc;
+	w->failed = rc;
+	if (w->fill->broken) /* no server runs then, so nothing moves it */
+		tell_broken(w, dir->parent, dir->name ? dir->name : "", rc);
+	return 0;
 }
 
 static void pop(struct walk *w)
@@ -134,12 +153,6 @@ static void pop(struct walk *w)
 		w->done += l->share;
 	overlay_put(w->fill->ov, l->dir);
 	free(l->names);
-}
-
-static void tell_broken(struct walk *w, const char *name, int rc)
-{
-	if (w->fill->broken && rc != -ENOENT && rc != -ESTALE)
-		w->fill->broken(w->fill->arg, w->levels[w->n - 1].dir, name, rc);
 }
 
 /* The next kept name of the topmost level. */
@@ -157,9 +170,9 @@ static int next(struct walk *w)
 		put(w, &o->id, name);
 	pthread_rwlock_unlock(&w->fill->ov->rename_lock);
 	if (rc) {
-		tell_broken(w, name, rc);
+		tell_broken(w, l->dir, name, rc);
 		w->done += share;
-		return rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE ? rc : 0;
+		return is_shortage(rc) ? rc : 0;
 	}
 	if (o->type == S_IFDIR)
 		return push(w, o, share);
@@ -185,7 +198,7 @@ static int fill_below(const struct fill *fill, struct object *dir)
 	while (w.n)
 		pop(&w);
 	free(w.levels);
-	return rc;
+	return rc ? rc : w.failed;
 }
 
 int search_fill(const struct fill *fill)
@@ -210,6 +223,7 @@ struct search {
 	struct overlay_id wanted[WANTED]; /* looked out for, so that a map that can't be written stops nobody */
 	size_t nnew; /* the last of wanted, which came when the search was under way */
 	struct overlay_id gone[GONE]; /* not found by a whole search; by hash */
+	int told; /* why the last search saw less than all, or 0: said once, not to every client that asks again. Of the thread alone */
 };
 
 int search_create(struct search **out)
@@ -338,8 +352,10 @@ static void *search_run(void *arg)
 		map_fill_begin(ov->map);
 		bool whole = search_all(&fill, &rc);
 		bool complete = whole && map_fill_end(ov->map);
-		if (rc && rc != -ECANCELED)
-			ov_log(ov, 4, "a search for old handles failed: %s; it is tried again when one comes", strerror(-rc));
+		if (rc && rc != -ECANCELED && rc != s->told)
+			ov_log(ov, 4, "a search for old handles could not read everything: %s; what it did not find is searched for again when a client asks",
+			       strerror(-rc));
+		s->told = rc;
 		pthread_mutex_lock(&s->lock);
 		again = sort_out(ov, whole) && !rc && !complete;
 		if (!whole && !rc && tries < TRIES)

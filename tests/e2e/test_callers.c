@@ -1,6 +1,11 @@
 /* Who calls, and what that may do: squashing, AUTH_NONE, ACLs. */
 #include "sample.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
 static void root_is_squashed_by_default(void **state)
 {
 	(void)state;
@@ -38,6 +43,39 @@ static void root_of_some_clients_alone_acts_as_root(void **state)
 	assert_nfs(client_create(&c, &c.root, "y", GUARDED, 0644, &fh), NFS3ERR_ACCES);
 	client_close(&c);
 	stack_remove(&s);
+}
+
+/* As little privilege as the unit for systemd leaves, and less: the files are their makers' all the same. */
+static void a_server_of_few_capabilities_makes_files_for_their_callers(void **state)
+{
+	(void)state;
+	static const char *const sets[] = { "$(sed -n 's/^CapabilityBoundingSet=//p' etc/overnfsd.service | tr A-Z a-z | sed 's/cap_/+/g; s/ /,/g')",
+					    "+chown,+dac_override,+dac_read_search,+fowner,+fsetid,+sys_admin" };
+	char *server = getenv("OVERNFSD"), command[4096];
+	if (geteuid()) {
+		print_message("skipped: without root there are no capabilities to take away\n");
+		skip();
+	}
+	server = strdup(server ? server : "build/overnfsd");
+	for (size_t i = 0; i < 2; i++) {
+		struct stack s;
+		struct client c;
+		struct fh fh, open;
+		fattr3 a;
+		stack_make(&s, NULL, tree);
+		snprintf(command, sizeof command, "setpriv --no-new-privs --bounding-set=-all,%s %s", sets[i], server);
+		setenv("OVERNFSD", command, 1);
+		server_start(&s, NULL);
+		setenv("OVERNFSD", server, 1);
+		client_open(&c, &s, 1000, 1001);
+		open = path(&c, "open");
+		assert_nfs(client_create(&c, &open, "x", GUARDED, 0644, &fh), NFS3_OK);
+		assert_nfs(client_getattr(&c, &fh, &a), NFS3_OK);
+		assert_true(a.uid == 1000 && a.gid == 1001);
+		client_close(&c);
+		stack_remove(&s);
+	}
+	free(server);
 }
 
 static void nobody_reads_what_all_may_read(void **state)
@@ -80,11 +118,54 @@ static void acls_decide_who_may(void **state)
 	stack_sh(&stack, "getfacl -np upper/acl | grep -q user:1000:r");
 }
 
+/* By every way of making: what is made must never stay the server's own. */
+static void expect_owner(struct client *c, const struct fh *dir, uint32_t uid, uint32_t gid)
+{
+	struct fh fh;
+	fattr3 a;
+	char name[32];
+	static int n;
+	for (int kind = 0; kind < 5; kind++) {
+		snprintf(name, sizeof name, "made%d", n++);
+		nfsstat3 st = kind == 0 ? client_create(c, dir, name, UNCHECKED, 0644, &fh) : kind == 1 ? client_create(c, dir, name, EXCLUSIVE, 0, &fh)
+			    : kind == 2 ? client_mkdir(c, dir, name, 0755, &fh) : kind == 3 ? client_symlink(c, dir, name, "x", &fh)
+					: client_create(c, dir, name, GUARDED, 04755, &fh);
+		assert_nfs(st, NFS3_OK);
+		assert_nfs(client_getattr(c, &fh, &a), NFS3_OK);
+		assert_int_equal(a.uid, uid);
+		assert_int_equal(a.gid, gid);
+		if (kind == 0)
+			assert_nfs(client_write(c, &fh, 0, "mine", 4, FILE_SYNC, NULL), NFS3_OK);
+	}
+}
+
+static void nobodys_numbers_make_nothing_of_roots(void **state)
+{
+	(void)state;
+	struct stack s;
+	struct client c;
+	struct fh open;
+	stack_make(&s, NULL, tree);
+	server_start(&s, NULL);
+	client_open(&c, &s, UINT32_MAX, UINT32_MAX);
+	open = path(&c, "open");
+	expect_owner(&c, &open, 65534, 65534);
+	c.uid = 1000;
+	expect_owner(&c, &open, 1000, 65534);
+	c.uid = UINT32_MAX;
+	c.gid = 1000;
+	expect_owner(&c, &open, 65534, 65534);
+	client_close(&c);
+	stack_remove(&s);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(root_is_squashed_by_default),
 		cmocka_unit_test(root_of_some_clients_alone_acts_as_root),
+		cmocka_unit_test(nobodys_numbers_make_nothing_of_roots),
+		cmocka_unit_test(a_server_of_few_capabilities_makes_files_for_their_callers),
 		cmocka_unit_test(nobody_reads_what_all_may_read),
 		cmocka_unit_test(acls_decide_who_may),
 	};

@@ -52,6 +52,7 @@ ctl check; [ $? -eq 0 ] && says 'there is no handle map'; is "a missing map is s
 "$ctl" --help >"$dir/said"; [ $? -eq 0 ] && says 'overnfsctl check --lower /srv/base' && says '--repair' && ! says '--port'; is "--help teaches, and lists what belongs to it" $?
 "$ctl" >"$dir/said" 2>&1; [ $? -eq 2 ] && says 'say what to do'; is "without a command it says what it wants" $?
 "$ctl" check --lower "$dir/lower" >"$dir/said" 2>&1; [ $? -eq 2 ] && says 'nothing to look after'; is "a stack without an upper has nothing to check" $?
+mkdir "$dir/unused"; "$ctl" check --lower "$dir/lower" --upper "$dir/unused" >"$dir/said" 2>&1; [ $? -eq 2 ] && says 'no server has used' && [ -z "$(ls -A "$dir/unused")" ]; is "check of an upper that no server used says so, and leaves nothing there" $?
 "$ctl" check --prot 1 >"$dir/said" 2>&1; [ $? -eq 2 ] && says 'no such option'; is "an unknown option is refused" $?
 printf 'lower = %s\nupper = %s\nwork = %s\nport = 2049\n' "$dir/lower" "$dir/upper" "$dir/work" >"$dir/conf"
 "$ctl" check --config "$dir/conf" $user >"$dir/said" 2>&1; is "the server's configuration file tells the layers" $?

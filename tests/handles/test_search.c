@@ -129,8 +129,44 @@ static void no_live_handle_is_stale_while_directories_move_under_the_search(void
 	assert_true(atomic_load(&moves) > 0);
 }
 
+/* The server runs without root, which a directory's mode does not stop. */
+static void a_directory_that_cannot_be_read_hides_no_other(void **state)
+{
+	(void)state;
+	enum { SIBLINGS = 20 };
+	struct stack s;
+	struct client c;
+	struct fh fh[SIBLINGS];
+	fattr3 a;
+	char command[4096], name[32], *server = getenv("OVERNFSD");
+	server = strdup(server ? server : "build/overnfsd");
+	stack_make(&s, NULL, "for d in $(seq 0 19); do mkdir lower2/d$d; echo $d >lower2/d$d/f; done; mkdir lower2/d7/shut; chmod 0 lower2/d7/shut;"
+			     "[ $(id -u) != 0 ] || chown -R 65533:65533 .");
+	snprintf(command, sizeof command, "%s%s", geteuid() ? "" : "setpriv --pdeathsig KILL --reuid=65533 --regid=65533 --clear-groups ", server);
+	setenv("OVERNFSD", command, 1);
+	for (int life = 0; life < 2; life++) {
+		server_start(&s, NULL);
+		client_open(&c, &s, 65533, 65533);
+		for (int i = 0; i < SIBLINGS; i++) {
+			snprintf(name, sizeof name, "d%d/f", i);
+			if (!life)
+				fh[i] = handle_of(&c, name);
+			for (int tries = 0; client_getattr(&c, &fh[i], &a); tries++)
+				if (tries == 5)
+					fail_msg("the old handle of %s is not found", name);
+		}
+		client_close(&c);
+		server_stop(&s);
+		stack_sh(&s, "rm -f work/overnfsd/map.mdb*");
+	}
+	setenv("OVERNFSD", server, 1);
+	free(server);
+	stack_remove(&s);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(no_live_handle_is_stale_while_directories_move_under_the_search) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(no_live_handle_is_stale_while_directories_move_under_the_search),
+					    cmocka_unit_test(a_directory_that_cannot_be_read_hides_no_other) };
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

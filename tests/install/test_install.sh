@@ -13,6 +13,10 @@ done
 "$dir/usr/sbin/overnfsd" --version | grep -q '^overnfsd [0-9]' || wrong "the installed server does not say its version"
 grep -q '^ExecStart=/usr/sbin/overnfsd' "$dir/usr/lib/systemd/system/overnfsd.service" || wrong "the unit does not start the installed server"
 
+for cap in CAP_SETUID CAP_SETGID; do # or every new file would be root's own, or have to be given away
+	grep -q "^CapabilityBoundingSet=.*\<$cap\>" "$dir/usr/lib/systemd/system/overnfsd.service" || wrong "the unit takes $cap from the server, which makes files as their owners"
+done
+
 # PROGRAM PAGE: each option of --help is in the manual, and the other way round
 same_options() {
 	local help manual o

@@ -79,6 +79,7 @@ refuses a_port_with_letters_is_refused 'it must be a port' --lower "$dir/lower" 
 refuses a_bad_mount_port_is_refused 'it must be a port' --lower "$dir/lower" --mount-port 99999
 refuses a_bad_address_is_refused 'is not an address; write one like 127.0.0.1' --lower "$dir/lower" --listen localhost
 refuses an_address_of_another_machine_is_refused 'must be an address of this machine' --lower "$dir/lower" --port 0 --listen 192.0.2.77
+refuses a_layer_that_moved_nowhere_is_refused 'moved .*NEW must be a --lower' --lower "$dir/lower" --moved /old=/new
 refuses no_threads_are_refused '1 to 1000' --lower "$dir/lower" --threads 0
 refuses a_busy_poll_of_more_than_a_millisecond_is_refused 'microseconds from 0 to 1000' --lower "$dir/lower" --busy-poll 1001
 refuses too_many_threads_are_refused '1 to 1000' --lower "$dir/lower" --threads 1001
@@ -104,6 +105,8 @@ config an_unknown_name_in_the_file_gets_advice 'line 1: lowe = .*did you mean lo
 config a_line_without_equals_is_refused "line 2: it must be 'name = value'" "\njust words\n"
 config a_section_is_refused 'line 1: there are no sections' "[global]\nlower = $dir/lower\n"
 config a_switch_takes_yes_or_no_alone 'line 1: ro = maybe: it must be yes or no' "ro = maybe\n"
+config a_layer_in_quotes_is_told_with_its_line 'line 1: lower = "/srv": it must be an absolute path' 'lower = "/srv"\n'
+config a_file_cannot_ask_for_repair 'line 1: repair = yes: .*overnfsctl' 'repair = yes\n'
 config a_file_cannot_name_another "line 1: config = x: .*can't name another" "config = x\n"
 config a_nul_in_the_file_is_refused 'line 2: it holds a NUL byte' 'port = 0\nlower = /a\0b\n'
 long=$dir/$(printf 'x%.0s' $(seq 250))
@@ -142,12 +145,34 @@ mkdir "$long"
 if start_config "lower = $long\nport = 0\n" && grep -q "$long" one.json && stop "$one"; then ok; else no a_long_path_in_the_file_is_kept_whole "$(cat one.log)"; fi
 rm -f conf
 
+if start one --lower "$dir/lower" --port 0 --export '/a"b\c' && python3 -c 'import json,sys; j = json.load(open("one.json")); sys.exit(not j["mount"].endswith(":" + j["export"] + " /mnt"))' &&
+	stop "$one"; then ok; else no json_quotes_what_must_be "$(cat one.json one.log)"; fi
+if (ulimit -f 1000000 && start one --lower "$dir/lower" --upper "$dir/upper" --work "$dir/work" --port 0 && stop "$one"); then ok; else no a_limit_of_file_sizes_does_not_end_it "$(cat one.log)"; fi
+
+# NULL of NFS over a new connection to port $1: is it answered?
+answers() {
+	local reply
+	exec 9<>"/dev/tcp/127.0.0.1/$1" || return 1
+	printf '\x80\0\0\x28\0\0\0\x07\0\0\0\0\0\0\0\x02\0\x01\x86\xa3\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' >&9
+	reply=$(timeout 5 head -c 28 <&9 | od -An -tx1 | tr -d ' \n'); exec 9>&-
+	[ "${reply:8:8}" = 00000007 ]
+}
+
 # ---- as a daemon ----
+# whoever starts it may have closed what nobody reads: no descriptor of the server's must get those numbers
+for closed in '<&-' '>&- 2>&-' '<&- >&- 2>&-'; do
+	port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+	eval '"$overnfsd" --lower "$dir/lower" --threads 4 --port $port --no-rpcbind --pid-file pid >out '"$closed"
+	pid=$(cat pid 2>/dev/null); pids="$pids ${pid:-}"
+	if [ -n "$pid" ] && answers "$port" && answers "$port" && kill -TERM "$pid"; then ok; else no "a_daemon_serves_whose_starter_closed $closed" "it does not"; kill -9 "$pid"; fi
+	while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done; rm -f pid
+done
 "$overnfsd" --lower "$dir/lower" --upper "$dir/upper" --work "$dir/work" --port 0 --no-rpcbind --pid-file pid >out 2>err; rc=$?
 pid=$(cat pid 2>/dev/null); pids="$pids ${pid:-}"
 if [ $rc -eq 0 ] && [ -n "$pid" ] && kill -0 "$pid" && [ "$(readlink "/proc/$pid/cwd")" = / ] && [ "$(readlink "/proc/$pid/fd/2")" = /dev/null ] &&
 	[ "$(awk '{print $4}' "/proc/$pid/stat")" != $$ ] && grep -q '^overnfsd serves /overlay' out && grep -q 'mount -t nfs' out; then ok; else no a_daemon_leaves_the_terminal "$rc $(cat out err)"; fi
 refuses a_second_server_leaves_the_pid_file_alone 'in use by another' --lower "$dir/lower" --upper "$dir/upper" --port 0 --pid-file pid
+refuses a_second_server_of_other_layers_leaves_it_alone_too 'pid file pid: it is in use' --lower "$dir/lower2" --port 0 --pid-file pid
 kill -TERM "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
 if [ ! -e pid ]; then ok; else no the_pid_file_goes_with_the_daemon "still there"; fi
 before=$(picture)

@@ -151,8 +151,10 @@ static void impossible_times_are_refused(void **state)
 	s.mtime.set_it = DONT_CHANGE;
 	s.mode.set_it = TRUE;
 	s.mode.set_uint32_u.value = 0177777;
+	s.uid = s.gid = (set_uint32){ .set_it = TRUE, .set_uint32_u.value = UINT32_MAX }; /* nobody's numbers */
 	assert_int_equal(sattr3_to_setattr(&s, &set), NFS3_OK);
 	assert_int_equal(set.mode, 07777);
+	assert_true(!set.set_uid && !set.set_gid);
 }
 
 /* ---- exports.c ---- */
@@ -247,10 +249,18 @@ static void callers_are_squashed_as_the_export_says(void **state)
 	assert_true(c.uid == 65534 && c.gid == 65533 && c.ngroups == 0);
 	c = squashed(SQUASH_NONE, 0, 65534, 65534, NULL); /* AUTH_NONE is nobody everywhere */
 	assert_true(c.uid == 65534 && c.gid == 65533 && c.ngroups == 0);
+	c = squashed(SQUASH_NONE, 1, UINT32_MAX, 5, NULL); /* to the kernel that is "leave the owner": the server's own */
+	assert_true(c.uid == 65534 && c.gid == 65533 && c.ngroups == 0);
+	c = squashed(SQUASH_NONE, 1, 1000, UINT32_MAX, NULL);
+	assert_true(c.uid == 1000 && c.gid == 65533 && c.ngroups == 2);
 	c = squashed(SQUASH_ROOT, 1, 0, 0, "10.0.0.0/30");
 	assert_true(c.uid == 0 && c.ngroups == 2);
 	c = squashed(SQUASH_ROOT, 1, 0, 0, "10.0.0.4/30");
 	assert_int_equal(c.uid, 65534);
+	c = squashed(SQUASH_ROOT, 1, UINT32_MAX, UINT32_MAX, NULL); /* chown() would let what it makes be root's */
+	assert_true(c.uid == 65534 && c.gid == 65533);
+	c = squashed(SQUASH_NONE, 1, UINT32_MAX, UINT32_MAX, NULL);
+	assert_true(c.uid == 65534 && c.gid == 65533);
 }
 
 /* ---- options.c, config.c ---- */
@@ -301,6 +311,30 @@ static void options_say_what_they_say(void **state)
 	assert_true(o.threads == 7 && o.max_objects == 1000 && o.foreground && o.json && o.log_level == 7 && !o.default_clients);
 	assert_int_equal(parse(&o, "--lower", "/a", "--export", "/", NULL), -1);
 	assert_string_equal(o.export_path, "/");
+	assert_int_equal(parse(&o, "--lower", "/a", "--all-squash", "--no-root-squash", NULL), -1); /* in whatever order */
+	assert_int_equal(o.squash, SQUASH_ALL);
+}
+
+static void a_switch_that_is_no_takes_back_itself_alone(void **state)
+{
+	(void)state;
+	static const struct { const char *text; enum squash squash; bool read_only; } cases[] = {
+		{ "all-squash = yes\nno-root-squash = no\n", SQUASH_ALL, false }, { "no-root-squash = no\nall-squash = yes\n", SQUASH_ALL, false },
+		{ "no-root-squash = yes\nall-squash = no\n", SQUASH_NONE, false }, { "all-squash = yes\nall-squash = no\n", SQUASH_ROOT, false },
+		{ "no-root-squash = yes\nno-root-squash = no\n", SQUASH_ROOT, false }, { "rw = no\n", SQUASH_ROOT, true }, { "ro = no\n", SQUASH_ROOT, false },
+		{ "ro = yes\nrw = no\n", SQUASH_ROOT, true }, { "ro = yes\nro = no\n", SQUASH_ROOT, false }, { "rw = yes\nro = no\n", SQUASH_ROOT, false } };
+	static struct options o;
+	char path[100];
+	snprintf(path, sizeof path, "%s/conf", dir);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		FILE *f = fopen(path, "w");
+		fprintf(f, "upper = /u\n%s", cases[i].text);
+		fclose(f);
+		assert_int_equal(parse(&o, "--config", path, NULL), -1);
+		assert_int_equal(o.squash, cases[i].squash);
+		assert_int_equal(o.read_only, cases[i].read_only);
+	}
+	unlink(path);
 }
 
 struct lines {
@@ -376,6 +410,7 @@ int main(void)
 		cmocka_unit_test(callers_are_squashed_as_the_export_says),
 		cmocka_unit_test(options_have_their_defaults),
 		cmocka_unit_test(options_say_what_they_say),
+		cmocka_unit_test(a_switch_that_is_no_takes_back_itself_alone),
 		cmocka_unit_test(a_configuration_file_is_read_line_by_line),
 		cmocka_unit_test(the_first_mistake_is_told_with_its_line),
 	};
