@@ -111,12 +111,18 @@ static nfsstat3 begin(struct reply *d, struct rpc_call *call, struct request *rq
 	return d->block ? NFS3_OK : NFS3ERR_JUKEBOX;
 }
 
-/* status: of the whole. Nothing fitted although there was something: too small. */
-static nfsstat3 finish(struct reply *d, int rc, bool eof)
+/* What both procedures do, between their types. The entries hang on what d's tail is set to; where it fails, or there are none, the block is freed and
+ * nothing hangs there that may be used. */
+static nfsstat3 list(struct reply *d, struct object *dir, uint64_t cookie, bool plus, nfsstat3 begun, bool *eof)
 {
-	if (!rc && !d->any && !eof)
-		return NFS3ERR_TOOSMALL;
-	return errno_to_nfsstat3(rc);
+	nfsstat3 st = begun;
+	if (!st)
+		st = errno_to_nfsstat3(overlay_readdir(d->rq->ov, &d->rq->cred, dir, cookie, plus, plus ? add_entryplus : add_entry, d, eof));
+	if (!st && !d->any && !*eof)
+		st = NFS3ERR_TOOSMALL; /* nothing fitted although there was something */
+	if (st || !d->any)
+		free(d->block);
+	return st;
 }
 
 void proc_readdir(struct rpc_call *call, void *args, void *res)
@@ -128,22 +134,14 @@ void proc_readdir(struct rpc_call *call, void *args, void *res)
 	struct reply d;
 	struct object *dir;
 	bool eof = false;
-	r->status = begin(&d, call, &rq, &a->dir, a->count, &dir);
+	nfsstat3 st = begin(&d, call, &rq, &a->dir, a->count, &dir);
 	d.tail = &ok->reply.entries;
-	if (!r->status) {
-		int rc = overlay_readdir(rq.ov, &rq.cred, dir, a->cookie, false, add_entry, &d, &eof);
-		r->status = finish(&d, rc, eof);
-	}
-	if (r->status) {
-		free(d.block);
+	r->status = list(&d, dir, a->cookie, false, st, &eof);
+	if (r->status)
 		memset(&r->READDIR3res_u, 0, sizeof r->READDIR3res_u);
-		post_op_of(&rq, dir, &r->READDIR3res_u.dir_attributes);
-	} else {
-		if (!d.any)
-			free(d.block);
+	else
 		ok->reply.eof = eof;
-		post_op_of(&rq, dir, &ok->dir_attributes);
-	}
+	post_op_of(&rq, dir, r->status ? &r->READDIR3res_u.dir_attributes : &ok->dir_attributes);
 	overlay_put(rq.ov, dir);
 }
 
@@ -163,23 +161,15 @@ void proc_readdirplus(struct rpc_call *call, void *args, void *res)
 	struct reply d;
 	struct object *dir;
 	bool eof = false;
-	r->status = begin(&d, call, &rq, &a->dir, a->maxcount, &dir);
+	nfsstat3 st = begin(&d, call, &rq, &a->dir, a->maxcount, &dir);
 	d.plus_tail = &ok->reply.entries;
 	d.dir_left = a->dircount ? a->dircount : DIRECTORY_MAX;
-	if (!r->status) {
-		int rc = overlay_readdir(rq.ov, &rq.cred, dir, a->cookie, true, add_entryplus, &d, &eof);
-		r->status = finish(&d, rc, eof);
-	}
-	if (r->status) {
-		free(d.block);
+	r->status = list(&d, dir, a->cookie, true, st, &eof);
+	if (r->status)
 		memset(&r->READDIRPLUS3res_u, 0, sizeof r->READDIRPLUS3res_u);
-		post_op_of(&rq, dir, &r->READDIRPLUS3res_u.dir_attributes);
-	} else {
-		if (!d.any)
-			free(d.block);
+	else
 		ok->reply.eof = eof;
-		post_op_of(&rq, dir, &ok->dir_attributes);
-	}
+	post_op_of(&rq, dir, r->status ? &r->READDIRPLUS3res_u.dir_attributes : &ok->dir_attributes);
 	overlay_put(rq.ov, dir);
 }
 

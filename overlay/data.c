@@ -24,15 +24,21 @@ static int may_use(struct overlay *ov, const struct overlay_cred *cred, struct o
 	return bits < 0 ? bits : bits ? 0 : -EACCES;
 }
 
+/* Where the kernel's offsets end, so does any file: to read there is no mistake but finds nothing (RFC 1813 3.3.6). */
+static size_t len_from(uint64_t offset, size_t len)
+{
+	uint64_t most = offset < INT64_MAX ? INT64_MAX - offset : 0;
+	return len < most ? len : (size_t)most;
+}
+
 int overlay_read(struct overlay *ov, const struct overlay_cred *cred, struct object *o, uint64_t offset, void *buf,
 		 size_t len, size_t *got, bool *eof, struct overlay_attr *attr)
 {
 	struct fdent *file = NULL;
 	*got = 0;
+	len = len_from(offset, len);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	int rc = may_use(ov, cred, o, false);
-	if (!rc && (int64_t)offset < 0)
-		rc = -EINVAL;
 	if (!rc)
 		rc = object_pin(ov, o, FD_READ, &file);
 	pthread_rwlock_unlock(&ov->rename_lock);
@@ -82,8 +88,6 @@ int overlay_read_file(struct overlay *ov, const struct overlay_cred *cred, struc
 	file->ov = ov;
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	int rc = may_use(ov, cred, o, false);
-	if (!rc && (int64_t)offset < 0)
-		rc = -EINVAL;
 	if (!rc)
 		rc = attr_get(ov, o, attr);
 	if (!rc)

@@ -37,12 +37,22 @@ struct conn *conn_new(struct shard *shard, int fd, const struct sockaddr_storage
 	return c;
 }
 
+static void set_input(struct conn *c, uint8_t *in, size_t len, size_t size)
+{
+	if (len != c->in_len) /* mostly both are 0: a counter of all is not touched for nothing */
+		atomic_fetch_add_explicit(&c->shard->server->held, len - c->in_len, memory_order_relaxed);
+	c->in = in;
+	c->in_len = len;
+	c->in_size = size;
+}
+
 void conn_put(struct conn *c)
 {
 	if (atomic_fetch_sub(&c->refs, 1) != 1)
 		return;
 	close(c->source.fd);
 	atomic_fetch_sub(&c->shard->server->queued, c->out_len - c->out_at);
+	atomic_fetch_sub(&c->shard->server->held, c->in_len);
 	pthread_mutex_destroy(&c->lock);
 	free(c->in);
 	free(c->out);
@@ -260,8 +270,7 @@ int conn_keep(struct conn *c, const uint8_t *data, size_t len)
 	if (c->in_len)
 		memcpy(in + len, c->in, c->in_len);
 	free(c->in);
-	c->in = in;
-	c->in_len = c->in_size = size;
+	set_input(c, in, size, size);
 	return 0;
 }
 
@@ -421,6 +430,7 @@ static uint8_t *read_space(struct worker *w, struct conn *c, size_t *have, size_
 	return c->in;
 }
 
+enum { HELD_FREE = 1 << 12 }; /* bytes: so much any connection may */
 enum { LARGE = 1 << 16 }; /* bytes: smaller buffers are malloc's to recycle */
 
 static uint8_t *take_buffer(struct worker *w, size_t *size)
@@ -456,10 +466,18 @@ static int keep_partial(struct worker *w, struct conn *c, const uint8_t *data, s
 		return -1;
 	if (len)
 		memcpy(in, data, len);
-	c->in = in;
-	c->in_len = len;
-	c->in_size = in ? size : 0;
+	set_input(c, in, len, in ? size : 0);
 	return 0;
+}
+
+/* Parts of large records, and calls of who does not read, wait in memory: all connections' together no more than their replies may. */
+static bool is_too_much(struct conn *c)
+{
+	struct rpc_server *s = c->shard->server;
+	if (c->in_len < HELD_FREE || atomic_load_explicit(&s->held, memory_order_relaxed) <= s->config.max_queued)
+		return false;
+	rpc_log(s, 4, "a connection is closed: its client did not send its call whole, and too many such wait");
+	return true;
 }
 
 void conn_serve(struct worker *w, struct conn *c, bool readable)
@@ -478,20 +496,19 @@ void conn_serve(struct worker *w, struct conn *c, bool readable)
 	if (data == c->in) { /* the calls stand in it: it is the worker's until they are done */
 		w->owned = c->in;
 		w->owned_size = c->in_size;
-		c->in = NULL;
-		c->in_len = c->in_size = 0;
+		set_input(c, NULL, 0, 0);
 	}
 	atomic_fetch_add(&c->refs, 1);
 	int rc = run_calls(w, c, &rest);
 	if (rc > 0) {
 		if (w->owned && rest.len && rest.data == data && rest.want <= have + room) {
-			c->in = w->owned; /* nothing ran, and the rest will fit */
-			c->in_len = rest.len;
-			c->in_size = have + room;
+			set_input(c, w->owned, rest.len, have + room); /* nothing ran, and the rest will fit */
 			w->owned = NULL;
 		} else if (keep_partial(w, c, rest.data, rest.len, rest.want)) {
 			rc = -1;
 		}
+		if (is_too_much(c))
+			rc = -1;
 		if (flush(w, c))
 			rc = -1;
 	}

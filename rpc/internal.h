@@ -6,7 +6,8 @@
  * spare worker, which goes on with the rest; the blocked one sends its own reply when it is done and becomes a spare.
  *
  * A client that does not read: replies that its socket does not take are queued at its connection. From OUT_QUEUE_MAX bytes on, its calls are neither
- * read nor run; where all queues together pass config.max_queued, the connection that would add to them is closed.
+ * read nor run; where all queues together pass config.max_queued, the connection that would add to them is closed. So it is with what came of calls that
+ * are not whole yet.
  *
  * Replies that wait for a flush are parked (park.c).
  *
@@ -102,8 +103,10 @@ struct rpc_server {
 	bool started;
 	atomic_bool stopping;
 	atomic_uint next_shard;
+	atomic_uint refused_at; /* seconds: when a refusal was last told */
 	atomic_size_t nconns;
 	atomic_size_t queued; /* of all connections */
+	atomic_size_t held; /* their in_len */
 	struct registration {
 		uint32_t prog, vers;
 		unsigned netids; /* bits: rpcbind.c */
@@ -138,11 +141,12 @@ enum drc_answer drc_begin(struct drc *drc, const struct rpc_call *call, const ui
 			  size_t room, long *len, void **entry);
 void drc_finish(struct drc *drc, void *entry, const uint8_t *reply, long len); /* len <= 0: forget the call; entry may be NULL */
 /* ---- conn.c ---- */
-struct conn *conn_new(struct shard *shard, int fd, const struct sockaddr_storage *peer);
-void conn_put(struct conn *c);
+struct conn *conn_new(struct shard *shard, int fd, const struct sockaddr_storage *peer); /* takes over fd, which is closed where it fails: NULL */
+void conn_put(struct conn *c); /* the last one closes the descriptor and frees */
 void conn_close(struct conn *c); /* out of epoll and the shard's list */
+/* Sends, or queues what the socket does not take at once. Negative errno: the connection is on its way to be closed. Takes conn.lock. */
 int conn_send(struct conn *c, const uint8_t *data, size_t len);
-int conn_send_file(struct conn *c, const uint8_t *data, size_t len, const struct rpc_file *file); /* data, then the file's part; calls file->done */ /* or queues; where it fails, the connection is on its way to be closed */
+int conn_send_file(struct conn *c, const uint8_t *data, size_t len, const struct rpc_file *file); /* data, then the file's part; calls file->done */
 int conn_send_record(struct conn *c, const uint8_t *reply, size_t len); /* with its mark */
 void conn_writable(struct worker *w, struct conn *c);
 bool conn_flush(struct conn *c); /* false: broken */

@@ -221,6 +221,18 @@ static void wake_listeners(struct rpc_server *s)
 	}
 }
 
+/* For whoever wonders why a client can't mount. At most one a second, as anybody may knock. */
+static void tell_refused(struct rpc_server *s, const struct sockaddr_storage *peer, const char *why)
+{
+	char address[INET6_ADDRSTRLEN] = "?";
+	unsigned now = (unsigned)(now_ns() / 1000000000u);
+	if (atomic_exchange(&s->refused_at, now) == now)
+		return;
+	const void *ip = peer->ss_family == AF_INET ? (const void *)&((const struct sockaddr_in *)peer)->sin_addr : &((const struct sockaddr_in6 *)peer)->sin6_addr;
+	inet_ntop(peer->ss_family, ip, address, sizeof address);
+	rpc_log(s, 5, "a connection from %s is refused: %s", address, why);
+}
+
 static void accept_all(struct rpc_server *s, struct source *listener)
 {
 	for (int i = 0; i < 64; i++) {
@@ -233,7 +245,10 @@ static void accept_all(struct rpc_server *s, struct source *listener)
 			return;
 		}
 		plain_address(&peer);
-		if ((s->config.allow && !s->config.allow(&peer)) || atomic_load(&s->nconns) >= s->config.max_connections) {
+		const char *why = s->config.allow && !s->config.allow(&peer) ? "it is not among the clients that may connect" :
+				  atomic_load(&s->nconns) >= s->config.max_connections ? "there are too many" : NULL;
+		if (why) {
+			tell_refused(s, &peer, why);
 			close(fd);
 			continue;
 		}
@@ -248,6 +263,15 @@ static void accept_all(struct rpc_server *s, struct source *listener)
 /* ---- workers ---- */
 static void *work(void *arg);
 
+static void worker_free(struct worker *w)
+{
+	free(w->in);
+	free(w->out);
+	free(w->kept);
+	pthread_cond_destroy(&w->wake);
+	free(w);
+}
+
 static struct worker *worker_new(struct rpc_server *s)
 {
 	struct worker *w = calloc(1, sizeof *w);
@@ -260,21 +284,10 @@ static struct worker *worker_new(struct rpc_server *s)
 	w->out = malloc(w->out_size);
 	pthread_cond_init(&w->wake, NULL);
 	if (!w->in || !w->out) {
-		free(w->in);
-		free(w->out);
-		free(w);
+		worker_free(w);
 		return NULL;
 	}
 	return w;
-}
-
-static void worker_free(struct worker *w)
-{
-	free(w->in);
-	free(w->out);
-	free(w->kept);
-	pthread_cond_destroy(&w->wake);
-	free(w);
 }
 
 /* server.lock held. Gives the shard a leader: a spare, a new thread, or (all are busy) the next that is free. */

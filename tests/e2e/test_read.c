@@ -50,6 +50,36 @@ static void reads_of_any_size_and_place_give_the_file(void **state)
 	stack_remove(&s);
 }
 
+/* Of a file as long as any can be: tmpfs takes it, as do XFS and Btrfs. */
+static void reads_at_the_end_of_all_offsets_end_there(void **state)
+{
+	static const uint64_t most = INT64_MAX, offsets[] = { INT64_MAX - 4096, INT64_MAX - 4095, INT64_MAX - 1, INT64_MAX, 1ull << 63, UINT64_MAX - 1, UINT64_MAX };
+	static const uint32_t sizes[] = { 0, 1, 4096, 65536, MOST };
+	struct stack s;
+	struct client c;
+	struct fh huge, small;
+	(void)state;
+	stack_make(&s, "/dev/shm", "truncate -s 9223372036854775807 lower1/huge; chmod 644 lower1/huge; echo -n small >lower1/small");
+	server_start(&s, NULL);
+	client_open(&c, &s, 0, 0);
+	assert_nfs(client_path(&c, "huge", &huge, NULL), NFS3_OK);
+	assert_nfs(client_path(&c, "small", &small, NULL), NFS3_OK);
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+		for (size_t j = 0; j < sizeof offsets / sizeof *offsets; j++) {
+			uint32_t n;
+			bool eof;
+			uint64_t left = offsets[j] < most ? most - offsets[j] : 0, want = sizes[i] < left ? sizes[i] : left;
+			assert_nfs(client_read(&c, &huge, offsets[j], sizes[i], got, &n, &eof), NFS3_OK);
+			assert_int_equal(n, want);
+			assert_int_equal(eof, want == left);
+			assert_nfs(client_read(&c, &small, offsets[j], sizes[i], got, &n, &eof), NFS3_OK);
+			assert_true(!n && eof);
+		}
+	client_close(&c);
+	server_stop(&s);
+	stack_remove(&s);
+}
+
 static void a_big_read_sees_what_was_just_written(void **state)
 {
 	struct stack s;
@@ -79,6 +109,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_of_any_size_and_place_give_the_file),
+		cmocka_unit_test(reads_at_the_end_of_all_offsets_end_there),
 		cmocka_unit_test(a_big_read_sees_what_was_just_written),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

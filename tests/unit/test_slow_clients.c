@@ -88,6 +88,43 @@ static void many_clients_that_do_not_read_take_bounded_memory(void **state)
 		close(fd[i]);
 }
 
+static void many_clients_that_send_no_call_whole_take_bounded_memory(void **state)
+{
+	(void)state;
+	enum { CLIENTS = 150, LIMIT = 24 };
+	static uint8_t part[MIB];
+	int fd[CLIENTS], closed = 0;
+	stop();
+	start(&(struct rpc_config){ .threads = 4, .max_record = MIB + 8192, .max_queued = (size_t)LIMIT * MIB });
+	size_t before = rss_mib();
+	for (int i = 0; i < CLIENTS; i++) { /* each lacks one byte */
+		fd[i] = connected();
+		(void)(wire_send(fd[i], &(uint32_t){ htonl(1u << 31 | (MIB + 1)) }, 4) && wire_send(fd[i], part, MIB));
+	}
+	usleep(200000);
+	size_t grown = rss_mib() - before;
+	for (int i = 0; i < CLIENTS; i++) {
+		struct pollfd p = { .fd = fd[i], .events = POLLRDHUP };
+		closed += poll(&p, 1, 0) == 1 && p.revents & (POLLRDHUP | POLLHUP);
+	}
+	printf("| %d clients that lack a byte of a MiB: %zu MiB of memory (limit %d), %d of them closed\n", CLIENTS, grown, LIMIT, closed);
+	assert_true(grown < LIMIT + 70 || SANITIZED);
+	assert_true(closed >= CLIENTS - LIMIT - 1 && closed < CLIENTS);
+	still_serves();
+	for (int i = 0; i < CLIENTS; i++)
+		close(fd[i]);
+	echo_call(1, part, MIB); /* what they held is given back */
+	for (int tries = 0;; tries++) {
+		int again = connected();
+		bool taken = send_message(again, &m) && recv_message(again, &r);
+		close(again);
+		if (taken)
+			break;
+		assert_true(tries < 100);
+		usleep(20000);
+	}
+}
+
 static void a_client_that_takes_nothing_for_long_is_gone(void **state)
 {
 	(void)state;
@@ -111,6 +148,7 @@ int main(void)
 		TOY_TEST(a_client_that_does_not_read_takes_bounded_memory),
 		TOY_TEST(a_slow_reader_whose_queue_is_never_empty_takes_bounded_memory),
 		TOY_TEST(many_clients_that_do_not_read_take_bounded_memory),
+		TOY_TEST(many_clients_that_send_no_call_whole_take_bounded_memory),
 		TOY_TEST(a_client_that_takes_nothing_for_long_is_gone),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
