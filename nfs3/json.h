@@ -2,6 +2,6 @@
 #ifndef OVERNFSD_JSON_H
 #define OVERNFSD_JSON_H
 
-void json_print_string(const char *s); /* to stdout, quoted; a byte that is no UTF-8, as paths may hold, becomes \udcXX, from which Python's os.fsencode() has it back */
+void json_print_string(const char *s); /* to stdout, quoted; bytes that are no UTF-8, which JSON can't hold, as U+FFFD */
 
 #endif

@@ -327,9 +327,9 @@ void identity_forget(struct identity *id, const struct overlay_id *origin)
 	MDB_txn *txn;
 	if (!atomic_load(&id->norigins) || get(id, id->copies, &below, sizeof below, &upper, sizeof upper) || begin(id, &txn))
 		return; /* where it fails, the row names an inode that is no more: harmless */
-	MDB_val k = { sizeof below, &below }, u = { sizeof upper, &upper };
+	MDB_val k = { sizeof below, &below }, u = { sizeof upper, &upper }, v;
 	int code = mdb_del(txn, id->copies, &k, NULL);
-	if (!code)
-		code = mdb_del(txn, id->origins, &u, NULL);
+	if (!code && !mdb_get(txn, id->origins, &u, &v) && v.mv_size == sizeof below && !memcmp(v.mv_data, &below, sizeof below))
+		code = mdb_del(txn, id->origins, &u, NULL); /* else the upper inode lives again, as another's copy */
 	end(txn, code);
 }

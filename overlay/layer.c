@@ -66,7 +66,9 @@ int inode_generation(const struct layer *layer, int dirfd, const char *name, con
 	if (!layer->has_handles) {
 		/* no handles (or FUSE's, which do not outlive a mount): the birth time has to do where there is one */
 		struct statx bt;
-		if (!statx(dirfd, name, AT_SYMLINK_NOFOLLOW | (*name ? 0 : AT_EMPTY_PATH), STATX_BTIME, &bt) && bt.stx_mask & STATX_BTIME)
+		if (statx(dirfd, name, AT_SYMLINK_NOFOLLOW | (*name ? 0 : AT_EMPTY_PATH), STATX_BTIME, &bt))
+			return -errno;
+		if (bt.stx_mask & STATX_BTIME)
 			*gen = (uint64_t)bt.stx_btime.tv_sec * 1000000000u + bt.stx_btime.tv_nsec;
 		return 0;
 	}

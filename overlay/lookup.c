@@ -20,40 +20,41 @@ static int id_of_place(struct overlay *ov, struct place *p, const struct statx *
 	return rc;
 }
 
-/* Is the lower at this place the one whose handle the upper's origin xattr holds? Then id is its id. */
-static bool is_origin(struct overlay *ov, struct place *below, const uint8_t *origin, size_t len, struct overlay_id *id)
+/* Is the lower at this place the one whose handle the upper's origin xattr holds? Then (1) id is its id. 0: it is not; or an error: who can tell? */
+static int is_origin(struct overlay *ov, struct place *below, const uint8_t *origin, size_t len, struct overlay_id *id)
 {
 	uint8_t own[160];
 	struct fdent *parent;
 	const char *name;
 	struct statx st;
-	if (place_pin_parent(ov, below, &parent, &name))
-		return false;
-	bool same = !statx_at(parent->fd, name, &st) && format_make_origin(below->layer, parent->fd, name, own) == len &&
-		    !memcmp(origin, own, len) && !id_of_place(ov, below, &st, id);
-	place_unpin(ov, parent);
-	return same;
+	int rc = place_pin_parent(ov, below, &parent, &name);
+	if (!rc) {
+		rc = statx_at(parent->fd, name, &st);
+		bool same = !rc && format_make_origin(below->layer, parent->fd, name, own) == len && !memcmp(origin, own, len);
+		place_unpin(ov, parent);
+		if (same)
+			return id_of_place(ov, below, &st, id) ?: 1;
+	}
+	return rc == -ENOENT || rc == -ENOTDIR || rc == -ENAMETOOLONG || rc == -EACCES ? 0 : rc;
 }
 
 /* An upper file that Linux copied up carries its origin alone: found by its handle or, where that is not allowed, where its data is or under
- * the same name. */
-static bool origin_below(struct overlay *ov, int dirfd, const char *name, struct object *dir, const char *shown, struct found *f)
+ * the same name. 1: found, 0: not, or an error. */
+static int origin_below(struct overlay *ov, int dirfd, const char *name, struct object *dir, const char *shown, struct found *f)
 {
 	uint8_t origin[256];
 	ssize_t n = format_getxattr(ov, dirfd, name, "origin", origin, sizeof origin);
 	if (n <= 21)
-		return false;
-	if (origin_find(ov, origin, (size_t)n, &f->id))
-		return true;
-	if (f->nlower && is_origin(ov, f->lower[0], origin, (size_t)n, &f->id))
-		return true;
-	bool same = false;
-	for (size_t i = 0; i < dir->nlower && !same; i++) {
+		return n >= 0 || n == -ENODATA || n == -ERANGE ? 0 : (int)n;
+	int rc = origin_find(ov, origin, (size_t)n, &f->id);
+	if (!rc && f->nlower)
+		rc = is_origin(ov, f->lower[0], origin, (size_t)n, &f->id);
+	for (size_t i = 0; i < dir->nlower && !rc; i++) {
 		struct place *p = place_new(ov, dir->lower[i]->layer, dir->lower[i], shown);
-		same = p && is_origin(ov, p, origin, (size_t)n, &f->id);
+		rc = p ? is_origin(ov, p, origin, (size_t)n, &f->id) : -ENOMEM;
 		place_put(ov, p);
 	}
-	return same;
+	return rc;
 }
 
 /* Of a directory's places below, the one that its identity is taken from: in the layer that joined the stack first, so that a layer more on
@@ -91,14 +92,24 @@ static int find_identity(struct overlay *ov, struct object *dir, const char *sho
 	rc = id_of_place(ov, f->upper, &f->st, &own);
 	if (rc)
 		goto out;
-	if (!identity_get_origin(ov->identity, own.ino, own.gen, &f->id))
+	rc = identity_get_origin(ov->identity, own.ino, own.gen, &f->id);
+	if (rc != -ENOENT) /* nor may what can't be looked for now be taken for none, here and below */
 		goto out;
-	char origin;
-	if (S_ISDIR(f->st.stx_mode) && f->nlower &&
-	    (ov->layers[0].age >= eldest(f)->layer->age || format_getxattr(ov, parent->fd, name, "origin", &origin, 0) >= 0))
-		rc = id_below(ov, f, &f->id);
-	else if (S_ISDIR(f->st.stx_mode) || !origin_below(ov, parent->fd, name, dir, shown, f))
-		f->id = own;
+	if (S_ISDIR(f->st.stx_mode)) {
+		char origin;
+		ssize_t n = f->nlower && ov->layers[0].age < eldest(f)->layer->age ? format_getxattr(ov, parent->fd, name, "origin", &origin, 0) : 0;
+		rc = n < 0 && n != -ENODATA ? (int)n : f->nlower && n >= 0;
+		if (rc > 0)
+			rc = id_below(ov, f, &f->id);
+		else if (!rc)
+			f->id = own;
+	} else {
+		rc = origin_below(ov, parent->fd, name, dir, shown, f);
+		if (!rc)
+			f->id = own;
+		else if (rc > 0)
+			rc = 0;
+	}
 out:
 	place_unpin(ov, parent);
 	return rc;

@@ -10,7 +10,7 @@
 
 enum { QUEUE_MAX = 1 << 17, BATCH = 1 << 13, BUCKETS = 1 << 14, GATHER_NS = 500000000 };
 
-enum op { PUT_PLACE, DEL_PLACE, DEL_OBJECT };
+enum op { PUT_PLACE, DEL_PLACE };
 
 /* A change that the writer has not committed yet; readers look here first. */
 struct pending {
@@ -112,11 +112,11 @@ static int apply(MDB_cursor *cursor, const struct pending *p, uint64_t *last)
 		return mdb_cursor_put(cursor, &e.k, &e.v, MDB_APPEND);
 	}
 	/* looked for first: a put of what is there would dirty its page all the same */
-	rc = p->op == DEL_OBJECT ? mdb_cursor_get(cursor, &k, NULL, MDB_SET) : mdb_cursor_get(cursor, &k, &v, MDB_GET_BOTH);
+	rc = mdb_cursor_get(cursor, &k, &v, MDB_GET_BOTH);
 	if (p->op == PUT_PLACE)
 		return rc == MDB_NOTFOUND ? mdb_cursor_put(cursor, &e.k, &e.v, 0) : rc;
 	if (!rc)
-		rc = mdb_cursor_del(cursor, p->op == DEL_OBJECT ? MDB_NODUPDATA : 0);
+		rc = mdb_cursor_del(cursor, 0);
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
@@ -139,15 +139,10 @@ static int commit_batch(struct map *map, struct pending **batch, size_t n)
 	rc = mdb_cursor_open(txn, map->places, &cursor);
 	if (!rc) {
 		uint64_t last = last_key(cursor);
-		const struct pending *gone = NULL; /* the object's last deletion */
 		qsort(batch, n, sizeof *batch, by_place);
 		for (size_t i = 0; i < n && !rc; i++) {
 			if (i + 1 < n && same_place(batch[i], batch[i + 1]))
 				continue; /* what was said last of a place holds */
-			if (batch[i]->op == DEL_OBJECT)
-				gone = batch[i];
-			else if (gone && gone->id == batch[i]->id && gone->sequence > batch[i]->sequence)
-				continue;
 			rc = apply(cursor, batch[i], &last);
 		}
 		mdb_cursor_close(cursor);
@@ -396,12 +391,6 @@ void map_del_place(struct map *map, const struct overlay_id *id, const struct ov
 		queue(map, DEL_PLACE, id_fileid(id), id_fileid(parent), name);
 }
 
-void map_del_object(struct map *map, const struct overlay_id *id)
-{
-	if (map)
-		queue(map, DEL_OBJECT, id_fileid(id), 0, "");
-}
-
 void map_add_place(struct map *map, uint64_t fileid, uint64_t parent, const char *name)
 {
 	queue(map, PUT_PLACE, fileid, parent, name);
@@ -419,7 +408,6 @@ struct gathered {
 	size_t n;
 	struct map_place gone[MAP_PLACES];
 	size_t ngone;
-	bool all_gone;
 };
 
 static bool holds(const struct map_place *at, size_t n, uint64_t parent, const char *name)
@@ -442,12 +430,10 @@ static void add(struct map_place *at, size_t *n, uint64_t parent, const char *na
 /* lock held. Newest first: what was said last of a place holds. */
 static void gather_pending(struct map *map, uint64_t id, struct gathered *g)
 {
-	for (const struct pending *p = map->buckets[bucket(id)]; p && !g->all_gone; p = p->chain) {
+	for (const struct pending *p = map->buckets[bucket(id)]; p; p = p->chain) {
 		if (p->id != id)
 			continue;
-		if (p->op == DEL_OBJECT)
-			g->all_gone = true;
-		else if (p->op == DEL_PLACE && !holds(g->at, g->n, p->parent, p->name))
+		if (p->op == DEL_PLACE && !holds(g->at, g->n, p->parent, p->name))
 			add(g->gone, &g->ngone, p->parent, p->name);
 		else if (p->op == PUT_PLACE && !holds(g->gone, g->ngone, p->parent, p->name))
 			add(g->at, &g->n, p->parent, p->name);
@@ -497,8 +483,6 @@ size_t map_places(struct map *map, uint64_t fileid, struct map_place places[MAP_
 	pthread_mutex_lock(&map->lock);
 	gather_pending(map, fileid, &g); /* before the disk is read: what is committed between is seen there */
 	pthread_mutex_unlock(&map->lock);
-	if (g.all_gone)
-		return g.n;
 	env_lock(map);
 	int rc = gather_written(map, fileid, &g);
 	env_unlock(map);

@@ -28,7 +28,6 @@ void map_close(struct map *map); /* writes what is pending; makes the file small
  * map that is NULL takes and gives nothing. */
 void map_put_place(struct map *map, const struct overlay_id *id, const struct overlay_id *parent, const char *name);
 void map_del_place(struct map *map, const struct overlay_id *id, const struct overlay_id *parent, const char *name);
-void map_del_object(struct map *map, const struct overlay_id *id); /* all its places */
 void map_add_place(struct map *map, uint64_t fileid, uint64_t parent, const char *name);
 void map_drop_place(struct map *map, uint64_t fileid, uint64_t parent, const char *name); /* it proved wrong */
 void map_wait_for_room(struct map *map); /* for who puts many: returns when the writer has caught up by half; may block on the disk */

@@ -80,8 +80,8 @@ static bool in_order(const struct key *a, const struct key *b, bool integers)
 
 static bool tree_is_sound(struct file *f, const struct db *db, int nesting);
 
-/* A list of free pages: its length, then their numbers. */
-static bool is_free_list(const struct file *f, const uint8_t *p, size_t len)
+/* A list of free pages: its length, then their numbers. None may be in use: LMDB would write over it. */
+static bool is_free_list(struct file *f, const uint8_t *p, size_t len)
 {
 	uint64_t n, page;
 	if (len < 8)
@@ -91,7 +91,7 @@ static bool is_free_list(const struct file *f, const uint8_t *p, size_t len)
 		return false;
 	for (uint64_t i = 1; i <= n; i++) {
 		memcpy(&page, p + 8 * i, 8);
-		if (page < 2 || page > f->last)
+		if (!take(f, page))
 			return false;
 	}
 	return true;
@@ -157,6 +157,8 @@ static bool page_is_sound(struct file *f, const struct db *db, uint64_t number, 
 	const uint8_t *p = f->data + number * f->page_size;
 	struct page h = head_of(p);
 	bool is_leaf = depth == db->depth, integers = db->flags & INTEGER_KEYS;
+	if (!is_leaf && nesting >= 0 && h.lower < HEAD + 4) /* one way down is none for LMDB; while the table of free pages is changed, it is */
+		return false;
 	if (h.number != number || (h.flags & ~DIRTY) != (is_leaf ? LEAF : BRANCH) || h.lower < HEAD + 2 || h.lower % 2 || h.lower > h.upper || h.upper > f->page_size)
 		return false;
 	for (size_t at = HEAD; at < h.lower; at += 2) {

@@ -77,16 +77,22 @@ static bool same_fs(const struct layer *a, const struct layer *b)
 	return a->dev_major == b->dev_major && a->dev_minor == b->dev_minor;
 }
 
-/* NULL: not listed, or the layers can't be read. ov->origins_lock held. */
-static const struct layer *layer_of(struct overlay *ov, const struct layer *like, uint64_t ino)
+/* *found is NULL where it is not listed, or the layers can't be read. ov->origins_lock held. */
+static int layer_of(struct overlay *ov, const struct layer *like, uint64_t ino, const struct layer **found)
 {
 	int rc = 0;
+	*found = NULL;
 	if (!ov->origins) {
 		if (!(ov->origins = calloc(1, sizeof *ov->origins)))
-			return NULL;
+			return -ENOMEM;
 		will_block(ov);
 		for (size_t i = ov->has_upper; !rc && i < ov->nlayers; i++)
 			rc = list_files(ov->origins, &ov->layers[i], open_beneath(ov->layers[i].root->fds[FD_READ]->fd, "", O_RDONLY | O_DIRECTORY | O_NOATIME));
+		if (is_want(rc)) { /* it may be had the next time */
+			origins_free(ov->origins);
+			ov->origins = NULL;
+			return rc;
+		}
 		if (rc) {
 			ov_log(ov, 4, "the lower layers' files can't be listed, to find what Linux copied up from them: %s", strerror(-rc));
 			ov->origins->n = 0;
@@ -103,9 +109,11 @@ static const struct layer *layer_of(struct overlay *ov, const struct layer *like
 			high = mid;
 	}
 	for (; low < ov->origins->n && ov->origins->files[low].ino == ino; low++)
-		if (same_fs(ov->origins->files[low].layer, like))
-			return ov->origins->files[low].layer;
-	return NULL;
+		if (same_fs(ov->origins->files[low].layer, like)) {
+			*found = ov->origins->files[low].layer;
+			break;
+		}
+	return 0;
 }
 
 /* The inode that the handle names on the layer's file system. */
@@ -121,8 +129,8 @@ static int inode_of(const struct layer *layer, const uint8_t *fb, size_t len, st
 	fh->handle_type = fb[4];
 	memcpy(fh->f_handle, fb + FB_SIZE, len - FB_SIZE);
 	int fd = open_by_handle_at(layer->root->fds[FD_READ]->fd, fh, O_PATH | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0)
-		return -errno;
+	if (fd < 0) /* else there is none, or it is not allowed */
+		return is_want(-errno) ? -errno : -ENOENT;
 	int rc = statx_at(fd, "", &st);
 	id->ino = st.stx_ino;
 	if (!rc)
@@ -131,22 +139,27 @@ static int inode_of(const struct layer *layer, const uint8_t *fb, size_t len, st
 	return rc;
 }
 
-bool origin_find(struct overlay *ov, const uint8_t *fb, size_t len, struct overlay_id *id)
+int origin_find(struct overlay *ov, const uint8_t *fb, size_t len, struct overlay_id *id)
 {
 	const struct layer *found = NULL;
 	if (len <= FB_SIZE || len > FB_SIZE + FID_MAX || fb[1] != 0xfb || fb[2] != len)
-		return false;
+		return 0;
 	for (size_t i = ov->has_upper; i < ov->nlayers; i++) {
 		const struct layer *l = &ov->layers[i];
 		if (found && same_fs(found, l)) { /* one more on the file system: it may be there */
 			pthread_mutex_lock(&ov->origins_lock);
-			found = layer_of(ov, l, id->ino);
+			int rc = layer_of(ov, l, id->ino, &found);
 			pthread_mutex_unlock(&ov->origins_lock);
+			if (rc)
+				return rc;
 			break;
 		}
-		if (!found && !inode_of(l, fb, len, id))
+		int rc = found ? 0 : inode_of(l, fb, len, id);
+		if (rc && rc != -ENOENT)
+			return rc;
+		if (!found && !rc)
 			found = l;
 	}
 	id->layer = found ? found->number : 0;
-	return found;
+	return found ? 1 : 0;
 }

@@ -166,12 +166,12 @@ static int open_work(struct overlay *ov, const struct overlay_config *c, char *e
 	if (rc)
 		return rc;
 	rc = c->offline ? 0 : work_clean(ov->work_fd);
-	if (rc)
+	if (rc && !(rc == -EROFS && c->read_only))
 		return fail(err, errlen, rc, "work directory: can't be emptied: %s", strerror(-rc));
 	if ((rc = open_index(ov, err, errlen)))
 		return rc;
 	rc = c->offline ? 0 : intents_open(ov);
-	if (rc)
+	if (rc && !c->read_only)
 		ov_log(ov, 4, "work directory: overnfsd/intents: %s: a kill may leave a change of several attributes half done", strerror(-rc));
 	return claim_upper(ov, err, errlen);
 }
@@ -269,6 +269,13 @@ static void open_map(struct overlay *ov)
 		ov_log(ov, 4, "no room for the handle map in $TMPDIR: old handles are found by searching each time");
 }
 
+/* Of a read-only overlay, the upper's file system may be read-only, too. */
+static int open_identity(struct overlay *ov, const struct overlay_config *c)
+{
+	int rc = identity_open(ov->map_fd, !c->offline || c->repair, c->log, &ov->identity);
+	return rc == -EROFS && c->read_only ? identity_open(ov->map_fd, false, c->log, &ov->identity) : rc;
+}
+
 static int start(struct overlay *ov, const struct overlay_config *c, char *err, size_t errlen)
 {
 	int rc = open_layers(ov, c, err, errlen);
@@ -294,7 +301,7 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 	ov->distrusts_lowers = !trusted && ov->privileged;
 	if (ov->has_upper) {
 		rc = open_work(ov, c, err, errlen);
-		if (!rc && (rc = identity_open(ov->map_fd, !c->offline || c->repair, c->log, &ov->identity)))
+		if (!rc && (rc = open_identity(ov, c)))
 			fail(err, errlen, rc, "the work directory's file of identities can't be opened: %s", strerror(-rc));
 	}
 	if (!rc)
@@ -364,7 +371,7 @@ int overlay_open(const struct overlay_config *c, struct overlay **out, char *err
 
 void overlay_close(struct overlay *ov)
 {
-	search_destroy(ov->search);
+	search_destroy(ov);
 	overlay_put(ov, ov->root);
 	table_destroy(ov, &ov->table);
 	fds_destroy(&ov->fds);

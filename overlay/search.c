@@ -7,13 +7,14 @@
 #include "internal.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { WANTED = 1024, GONE = 4096, MAX_WAITING = 4, PATIENCE_MS = 1000, GLANCE_MS = 20, TRIES = 8, MOVED = 1024 };
+enum { WANTED = 1024, GONE = 4096, MAX_WAITING = 4, PATIENCE_MS = 1000, GLANCE_MS = 20, TRIES = 8, MOVED = 1024, SKIPPED = 64, LOOKS = 6, PAUSE_MS = 1000 };
 
 /* ---- the walk ---- */
 struct level {
@@ -29,7 +30,6 @@ struct walk {
 	size_t n, room;
 	double done;
 	struct fdent *upper; /* of the directory that is being read; NULL: not in the upper */
-	int failed; /* why a directory could not be read, or 0: what stands below was not seen, and all else was */
 };
 
 static int keep_name(struct level *l, const char *name)
@@ -49,7 +49,7 @@ static int keep_name(struct level *l, const char *name)
 	return 0;
 }
 
-/* Of a non-directory in the upper: the identity that it carries; else its own, unless Linux copied it up (0 and *look: look it up). */
+/* Of a non-directory in the upper: the identity that it carries; else its own, unless Linux copied it up (0 and *look: look it up). -ENOENT: it is gone. */
 static int upper_identity(struct walk *w, const char *name, uint64_t ino, struct overlay_id *id, bool *look)
 {
 	struct overlay *ov = w->fill->ov;
@@ -60,14 +60,19 @@ static int upper_identity(struct walk *w, const char *name, uint64_t ino, struct
 	if (known != -ENODATA)
 		return known;
 	*id = (struct overlay_id){ .layer = ov->layers[0].number, .ino = ino };
-	if (identity_has_origins(ov->identity) && !statx_at(w->upper->fd, name, &st) && !S_ISREG(st.stx_mode)) {
+	if (identity_has_origins(ov->identity)) {
 		uint64_t gen;
-		int rc = inode_generation(&ov->layers[0], w->upper->fd, name, &st, &gen);
-		if (rc || !identity_get_origin(ov->identity, st.stx_ino, gen, id))
+		int rc = statx_at(w->upper->fd, name, &st);
+		if (!rc && !S_ISREG(st.stx_mode))
+			rc = inode_generation(&ov->layers[0], w->upper->fd, name, &st, &gen);
+		if (rc)
+			return rc;
+		if (!S_ISREG(st.stx_mode) && (rc = identity_get_origin(ov->identity, st.stx_ino, gen, id)) != -ENOENT)
 			return rc;
 	}
-	*look = format_getxattr(ov, w->upper->fd, name, "origin", &origin, 0) >= 0;
-	return 0;
+	ssize_t n = format_getxattr(ov, w->upper->fd, name, "origin", &origin, 0);
+	*look = n >= 0;
+	return n >= 0 || n == -ENODATA ? 0 : (int)n;
 }
 
 static void put(struct walk *w, const struct overlay_id *id, const char *name)
@@ -87,9 +92,10 @@ static int visit(void *arg, const char *name, const struct layer *layer, uint64_
 	bool look = !layer->has_handles || (in_upper && !w->upper); /* d_ino may be anything there; the upper's part came this moment */
 	if (may_be_dir)
 		return keep_name(&w->levels[w->n - 1], name);
-	if (in_upper && !look && upper_identity(w, name, ino, &id, &look))
+	int rc = in_upper && !look ? upper_identity(w, name, ino, &id, &look) : 0;
+	if (rc == -ENOENT)
 		return 0; /* gone since */
-	if (look)
+	if (look || rc)
 		return keep_name(&w->levels[w->n - 1], name); /* looked up when its turn comes, as directories are */
 	put(w, &id, name);
 	return 0;
@@ -111,16 +117,21 @@ static int read_directory(struct walk *w)
 	return rc == -ENOENT || rc == -ESTALE ? 0 : rc; /* it went meanwhile */
 }
 
-static void tell_broken(const struct walk *w, struct object *dir, const char *name, int rc)
+/* A directory that can't be read hides what is below it, and nothing else. */
+static int unreadable(struct walk *w, struct object *dir, int rc)
 {
-	if (w->fill->broken && rc != -ENOENT && rc != -ESTALE)
-		w->fill->broken(w->fill->arg, dir, name, rc);
-}
-
-/* Ends the walk; what is wrong with one directory does not. */
-static bool is_shortage(int rc)
-{
-	return rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE;
+	struct overlay *ov = w->fill->ov;
+	if (!dir->parent || is_want(rc))
+		return rc;
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	struct object *parent = object_get(dir->parent);
+	char name[256];
+	snprintf(name, sizeof name, "%s", dir->name);
+	pthread_rwlock_unlock(&ov->rename_lock);
+	if (w->fill->broken)
+		w->fill->broken(w->fill->arg, parent, name, rc);
+	overlay_put(ov, parent);
+	return 0;
 }
 
 /* Takes over dir's reference. */
@@ -138,12 +149,7 @@ static int push(struct walk *w, struct object *dir, double share)
 	}
 	w->levels[w->n++] = (struct level){ .dir = dir, .share = share };
 	int rc = read_directory(w);
-	if (!rc || is_shortage(rc))
-		return rc;
-	w->failed = rc;
-	if (w->fill->broken) /* no server runs then, so nothing moves it */
-		tell_broken(w, dir->parent, dir->name ? dir->name : "", rc);
-	return 0;
+	return rc ? unreadable(w, dir, rc) : 0;
 }
 
 static void pop(struct walk *w)
@@ -153,6 +159,12 @@ static void pop(struct walk *w)
 		w->done += l->share;
 	overlay_put(w->fill->ov, l->dir);
 	free(l->names);
+}
+
+static void tell_broken(struct walk *w, const char *name, int rc)
+{
+	if (w->fill->broken && rc != -ENOENT && rc != -ESTALE && !is_want(rc))
+		w->fill->broken(w->fill->arg, w->levels[w->n - 1].dir, name, rc);
 }
 
 /* The next kept name of the topmost level. */
@@ -170,9 +182,9 @@ static int next(struct walk *w)
 		put(w, &o->id, name);
 	pthread_rwlock_unlock(&w->fill->ov->rename_lock);
 	if (rc) {
-		tell_broken(w, l->dir, name, rc);
+		tell_broken(w, name, rc);
 		w->done += share;
-		return is_shortage(rc) ? rc : 0;
+		return is_want(rc) ? rc : 0;
 	}
 	if (o->type == S_IFDIR)
 		return push(w, o, share);
@@ -198,7 +210,7 @@ static int fill_below(const struct fill *fill, struct object *dir)
 	while (w.n)
 		pop(&w);
 	free(w.levels);
-	return rc ? rc : w.failed;
+	return rc;
 }
 
 int search_fill(const struct fill *fill)
@@ -219,11 +231,21 @@ struct search {
 	size_t nmoved;
 	struct object *moved[MOVED]; /* counted */
 	bool lost_count; /* there were more */
-	size_t nwanted;
-	struct overlay_id wanted[WANTED]; /* looked out for, so that a map that can't be written stops nobody */
+	/* Names that could not be looked up, for an error that may pass: they are tried again when all else is read. The searching thread's own. */
+	struct skipped {
+		struct object *dir; /* counted */
+		char *name;
+	} skipped[SKIPPED];
+	size_t nskipped;
+	bool lost_skipped; /* there were more */
+	/* Looked out for, so that a map that can't be written stops nobody. What is met is held, or a small table might lose it before who waits has it:
+	 * until as many others were met, or the map has all. */
+	size_t nwanted, nmet;
+	struct overlay_id wanted[WANTED];
+	bool is_met[WANTED]; /* by the search that is under way, or was last */
+	struct object *met[WANTED]; /* counted; a ring */
 	size_t nnew; /* the last of wanted, which came when the search was under way */
 	struct overlay_id gone[GONE]; /* not found by a whole search; by hash */
-	int told; /* why the last search saw less than all, or 0: said once, not to every client that asks again. Of the thread alone */
 };
 
 int search_create(struct search **out)
@@ -237,13 +259,24 @@ int search_create(struct search **out)
 	return 0;
 }
 
-void search_destroy(struct search *s)
+static void let_go(struct overlay *ov)
 {
+	struct search *s = ov->search;
+	for (size_t i = 0; i < WANTED; i++) {
+		overlay_put(ov, s->met[i]);
+		s->met[i] = NULL;
+	}
+}
+
+void search_destroy(struct overlay *ov)
+{
+	struct search *s = ov->search;
 	if (!s)
 		return;
 	atomic_store(&s->stop, true);
 	if (s->has_thread)
 		pthread_join(s->thread, NULL);
+	let_go(ov);
 	pthread_mutex_destroy(&s->lock);
 	pthread_cond_destroy(&s->news);
 	free(s);
@@ -286,7 +319,7 @@ static bool go_on(void *arg, double fraction)
 	return !atomic_load(&ov->search->stop);
 }
 
-/* An entry that somebody waits for comes into the table. */
+/* An entry that somebody waits for comes into the table, and stays there for a while. */
 static void meet(void *arg, uint64_t fileid, struct object *dir, const char *name)
 {
 	struct overlay *ov = arg;
@@ -297,46 +330,127 @@ static void meet(void *arg, uint64_t fileid, struct object *dir, const char *nam
 	for (size_t i = 0; i < s->nwanted && !is_wanted; i++)
 		is_wanted = id_fileid(&s->wanted[i]) == fileid;
 	pthread_mutex_unlock(&s->lock);
-	if (is_wanted && !find_name(ov, dir, name, &o))
-		overlay_put(ov, o);
+	if (!is_wanted || find_name(ov, dir, name, &o))
+		return;
+	pthread_mutex_lock(&s->lock);
+	size_t i = 0;
+	while (i < s->nwanted && !same_id(&s->wanted[i], &o->id))
+		i++;
+	if (i < s->nwanted && !s->is_met[i]) {
+		struct object **slot = &s->met[s->nmet++ % WANTED], *old = *slot;
+		s->is_met[i] = true;
+		*slot = o;
+		o = old;
+	}
+	pthread_mutex_unlock(&s->lock);
+	overlay_put(ov, o);
 }
 
-/* True: there is nothing that was not seen. */
-static bool search_all(const struct fill *fill, int *rc)
+static void skip(void *arg, struct object *dir, const char *name, int rc)
+{
+	struct search *s = ((struct overlay *)arg)->search;
+	if (rc == -EACCES)
+		return; /* the server may not, and will not be allowed to by itself */
+	char *copy = s->nskipped < SKIPPED ? strdup(name) : NULL;
+	if (copy)
+		s->skipped[s->nskipped++] = (struct skipped){ object_get(dir), copy };
+	else
+		s->lost_skipped = true;
+}
+
+/* One of the skipped. */
+static int look_again(const struct fill *fill, const struct skipped *one)
+{
+	struct object *o;
+	pthread_rwlock_rdlock(&fill->ov->rename_lock);
+	int rc = find_name(fill->ov, one->dir, one->name, &o);
+	if (!rc) {
+		map_put_place(fill->map, &o->id, &one->dir->id, one->name);
+		fill->wanted(fill->arg, id_fileid(&o->id), one->dir, one->name);
+	}
+	pthread_rwlock_unlock(&fill->ov->rename_lock);
+	if (!rc && o->type == S_IFDIR)
+		return fill_below(fill, o);
+	if (!rc)
+		overlay_put(fill->ov, o);
+	else if (rc != -ENOENT && rc != -ESTALE)
+		skip(fill->arg, one->dir, one->name, rc);
+	return 0;
+}
+
+static int read_moved(const struct fill *fill, int rc)
+{
+	struct object *dir;
+	while ((dir = next_moved(fill->ov->search))) {
+		if (rc)
+			overlay_put(fill->ov, dir);
+		else
+			rc = fill_below(fill, dir);
+	}
+	return rc;
+}
+
+/* What moved away from the search, or what an error hid: only what can't be read for seconds is given up. */
+static int read_rest(const struct fill *fill, int rc)
 {
 	struct search *s = fill->ov->search;
-	struct object *dir;
+	for (int looks = 0; !(rc = read_moved(fill, rc)) && s->nskipped && looks < LOOKS; looks++) {
+		struct skipped again[SKIPPED];
+		size_t n = s->nskipped;
+		for (int ms = 0; ms < PAUSE_MS && !atomic_load(&s->stop); ms += GLANCE_MS)
+			usleep(GLANCE_MS * 1000);
+		memcpy(again, s->skipped, sizeof again);
+		s->nskipped = 0;
+		for (size_t i = 0; i < n; i++) {
+			rc = rc ? rc : look_again(fill, &again[i]);
+			overlay_put(fill->ov, again[i].dir);
+			free(again[i].name);
+		}
+	}
+	if (s->nskipped && !rc)
+		ov_log(fill->ov, 4, "%s%zu names can't be read, the first is %s: old handles of what is below are stale until it is looked up",
+		       s->lost_skipped ? "more than " : "", s->nskipped, s->skipped[0].name);
+	while (s->nskipped) {
+		overlay_put(fill->ov, s->skipped[--s->nskipped].dir);
+		free(s->skipped[s->nskipped].name);
+	}
+	return rc;
+}
+
+/* True: there is nothing that was not seen. last: but for what still can't be. */
+static bool search_all(const struct fill *fill, bool last, int *rc)
+{
+	struct search *s = fill->ov->search;
 	pthread_mutex_lock(&s->lock);
 	s->lost_count = false;
 	pthread_mutex_unlock(&s->lock);
-	*rc = search_fill(fill);
-	while ((dir = next_moved(s))) {
-		if (*rc)
-			overlay_put(fill->ov, dir);
-		else
-			*rc = fill_below(fill, dir);
-	}
+	s->lost_skipped = false;
+	*rc = read_rest(fill, search_fill(fill));
 	pthread_mutex_lock(&s->lock);
-	bool all = !*rc && !s->nmoved && !s->lost_count;
+	bool all = !*rc && !s->nmoved && !s->lost_count && (last || !s->lost_skipped);
 	pthread_mutex_unlock(&s->lock);
 	return all;
 }
 
-/* What a whole search did not find is gone; what came while it ran has seen a part of it only. */
-static bool sort_out(struct overlay *ov, bool whole)
+/* What a whole search did not find is gone; what came while it ran has seen a part of it only. lock held */
+static bool sort_out(struct overlay *ov, bool whole, bool complete)
 {
 	struct search *s = ov->search;
 	size_t kept = 0, old = s->nwanted - s->nnew;
 	for (size_t i = 0; i < s->nwanted; i++) {
 		struct object *o = table_find(ov, &s->wanted[i]);
-		if (!o && whole && i < old)
+		bool found = o || s->is_met[i];
+		if (!found && whole && i < old)
 			*gone_slot(s, &s->wanted[i]) = s->wanted[i];
-		else if (!o && i >= old)
+		else if (!found && i >= old)
 			s->wanted[kept++] = s->wanted[i];
 		overlay_put(ov, o);
 	}
 	s->nwanted = kept;
 	s->nnew = 0;
+	memset(s->is_met, 0, sizeof s->is_met);
+	if (complete)
+		let_go(ov);
 	return kept > 0;
 }
 
@@ -344,20 +458,18 @@ static void *search_run(void *arg)
 {
 	struct overlay *ov = arg;
 	struct search *s = ov->search;
-	struct fill fill = { .ov = ov, .map = ov->map, .progress = go_on, .wanted = meet, .arg = ov };
+	struct fill fill = { .ov = ov, .map = ov->map, .progress = go_on, .wanted = meet, .broken = skip, .arg = ov };
 	bool again = true;
 	setpriority(PRIO_PROCESS, (id_t)gettid(), 10); /* of this thread: requests come first */
 	for (int tries = 0; again && !atomic_load(&s->stop); tries++) {
 		int rc;
 		map_fill_begin(ov->map);
-		bool whole = search_all(&fill, &rc);
+		bool whole = search_all(&fill, tries >= TRIES, &rc);
 		bool complete = whole && map_fill_end(ov->map);
-		if (rc && rc != -ECANCELED && rc != s->told)
-			ov_log(ov, 4, "a search for old handles could not read everything: %s; what it did not find is searched for again when a client asks",
-			       strerror(-rc));
-		s->told = rc;
+		if (rc && rc != -ECANCELED)
+			ov_log(ov, 4, "a search for old handles failed: %s; it is tried again when one comes", strerror(-rc));
 		pthread_mutex_lock(&s->lock);
-		again = sort_out(ov, whole) && !rc && !complete;
+		again = sort_out(ov, whole, complete) && !rc && !complete;
 		if (!whole && !rc && tries < TRIES)
 			again = true;
 		s->running = again && !atomic_load(&s->stop);

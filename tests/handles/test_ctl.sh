@@ -49,6 +49,38 @@ ctl check; [ $? -eq 0 ] && says 'all is well'; is "then all is well again" $?
 rm "$dir/work/overnfsd/map.mdb"
 ctl check; [ $? -eq 0 ] && says 'there is no handle map'; is "a missing map is said to be no fault" $?
 
+# inside of the file, where LMDB would end the process: a way down that is the only one, a page in use that is said to be free
+spoil() { # how
+	python3 - "$dir/work/overnfsd/map.mdb" "$1" <<'EOP'
+import struct, sys
+d = bytearray(open(sys.argv[1], 'rb').read())
+u = lambda form, at: struct.unpack_from('<' + form, d, at)[0]
+meta = max((0, 4096), key=lambda m: u('Q', m + 144))
+free, main = u('Q', meta + 80), u('Q', meta + 128)
+nodes = lambda page: [page * 4096 + u('H', page * 4096 + 16 + 2 * i) for i in range((u('H', page * 4096 + 12) - 16) // 2)]
+data = lambda node: node + 8 + u('H', node + 6)
+root = u('Q', data(nodes(main)[0]) + 40)
+assert u('H', root * 4096 + 10) == 1, 'more than one page is wanted'
+if sys.argv[2] == 'branch':
+	struct.pack_into('<H', d, root * 4096 + 12, 18)
+else:
+	leaf = nodes(root)[0]
+	struct.pack_into('<Q', d, data(nodes(free)[0]) + 8, u('H', leaf) | u('H', leaf + 2) << 16)
+open(sys.argv[1], 'wb').write(d)
+EOP
+}
+mkdir "$dir/lower/big"; (cd "$dir/lower/big" && seq -f 'a-name-that-takes-some-room-%g' 1000 | xargs touch)
+ctl rebuild; spoil branch; ctl check; [ $? -eq 1 ] && says 'the handle map is damaged'; is "check finds a branch that is none" $?
+ctl rebuild; rm "$dir"/lower/big/*9; ctl check --repair; spoil free; ctl check; [ $? -eq 1 ] && says 'the handle map is damaged'; is "check finds a page in use among the free ones" $?
+ctl rebuild
+
+odd=$(printf 'odd\377\303"\\\001\n\342\202\254'); mkdir "$dir/upper/$odd"
+prefix=trusted; [ -z "$user" ] || prefix=user
+python3 -c 'import os, sys; os.setxattr(os.fsencode(sys.argv[1]), sys.argv[2], b"//x")' "$dir/upper/$odd" $prefix.overlay.redirect
+ctl check --json; [ $? -eq 1 ] && python3 -c 'import json, sys; p = json.loads(sys.stdin.buffer.read().decode())["problems"]; assert p[0]["problem"].startswith("/odd\ufffd\ufffd\"\\\1\n\u20ac "), p' <"$dir/said"
+is "the JSON is JSON whatever bytes are in a name" $?
+rm -r "$dir/upper/$odd"
+
 "$ctl" --help >"$dir/said"; [ $? -eq 0 ] && says 'overnfsctl check --lower /srv/base' && says '--repair' && ! says '--port'; is "--help teaches, and lists what belongs to it" $?
 "$ctl" >"$dir/said" 2>&1; [ $? -eq 2 ] && says 'say what to do'; is "without a command it says what it wants" $?
 "$ctl" check --lower "$dir/lower" >"$dir/said" 2>&1; [ $? -eq 2 ] && says 'nothing to look after'; is "a stack without an upper has nothing to check" $?

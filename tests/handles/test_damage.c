@@ -236,6 +236,31 @@ static void a_full_disk_stops_changes_but_not_reads(void **state)
 	stop();
 }
 
+/* A snapshot of an upper, mounted read-only. */
+static void an_upper_on_a_read_only_file_system_is_served_read_only(void **state)
+{
+	(void)state;
+	struct fh fh;
+	if (!mount_in(&stack, "truncate -s 8M disk.img; mkfs.ext4 -q -m 0 -N 400 disk.img; mkdir disk; mount -o loop disk.img disk; mkdir disk/upper disk/work"))
+		skip();
+	static const char layers[] = "--lower %s/lower2 --upper %s/disk/upper --work %s/disk/work";
+	server_start_with(&stack, layers, "--no-root-squash");
+	client_open(&client, &stack, 0, 0);
+	assert_nfs(client_create(&client, &client.root, "early", GUARDED, 0644, &fh), NFS3_OK);
+	nknown = 0;
+	know("early");
+	know("link");
+	know("d/low3");
+	client_close(&client);
+	server_kill(&stack);
+	stack_sh(&stack, "touch disk/work/work/litter; mount -o remount,ro disk");
+	server_start_with(&stack, layers, "--no-root-squash --ro");
+	client_open(&client, &stack, 0, 0);
+	all_is_right("on a read-only disk");
+	assert_nfs(client_create(&client, &client.root, "late", GUARDED, 0644, &fh), NFS3ERR_ROFS);
+	stop();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -244,6 +269,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(damaged_identities_cost_no_handle_where_objects_carry_them, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_map_may_go_where_no_xattr_can_stand, setup_userxattr, teardown),
 		cmocka_unit_test_setup_teardown(a_full_disk_stops_changes_but_not_reads, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_upper_on_a_read_only_file_system_is_served_read_only, setup, teardown),
 	};
 	if (geteuid()) {
 		puts("only root can set trusted xattrs and mount a disk to fill");

@@ -73,32 +73,6 @@ static void what_was_said_last_of_a_place_holds(void **state)
 	assert_false(written(1, &dir, "stays"));
 }
 
-/* The inode's number may live again at once, as another object. */
-static void a_deleted_object_takes_what_was_said_before_and_nothing_behind(void **state)
-{
-	(void)state;
-	struct overlay_id one = object(1), two = object(2);
-	put(1, "on disk");
-	assert_int_equal(map_sync(map), 0);
-	put(1, "before");
-	put(1, "zz before");
-	map_del_object(map, &one);
-	put(1, "behind");
-	put(2, "before");
-	map_del_object(map, &two);
-	put(2, "between");
-	map_del_object(map, &two);
-	put(3, "another's");
-	assert_int_equal(map_sync(map), 0);
-	assert_false(written(1, &dir, "on disk"));
-	assert_false(written(1, &dir, "before"));
-	assert_false(written(1, &dir, "zz before"));
-	assert_true(written(1, &dir, "behind"));
-	assert_false(written(2, &dir, "before"));
-	assert_false(written(2, &dir, "between"));
-	assert_true(written(3, &dir, "another's"));
-}
-
 /* More than a batch, of one object among others: each time it has one place. */
 static void one_object_renamed_over_and_over_has_the_last_place(void **state)
 {
@@ -127,7 +101,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(what_was_said_last_of_a_place_holds, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_deleted_object_takes_what_was_said_before_and_nothing_behind, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_object_renamed_over_and_over_has_the_last_place, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
