@@ -171,20 +171,17 @@ void proc_link(struct rpc_call *call, void *args, void *res)
 	LINK3res *r = res;
 	struct request rq;
 	struct object *o, *dir = NULL;
-	struct overlay_attr attr;
+	struct overlay_attr attr = { 0 };
 	struct overlay_wcc wcc = { 0 };
-	bool linked = false;
 	request_begin(&rq, call);
 	r->status = request_object(&rq, &a->file, &o);
 	if (!r->status)
 		r->status = request_dir(&rq, &a->link.dir, &dir);
 	if (!r->status)
 		r->status = check_new_name(a->link.name, NFS3ERR_EXIST);
-	if (!r->status) {
+	if (!r->status)
 		r->status = errno_to_nfsstat3(overlay_link(rq.ov, &rq.cred, o, dir, a->link.name, &attr, &wcc));
-		linked = !r->status;
-	}
-	if (linked)
+	if (!r->status && attr.fileid) /* 0: they could not be had */
 		attr_to_post_op(rq.ov, &attr, &r->file_attributes);
 	else
 		post_op_of(&rq, o, &r->file_attributes);

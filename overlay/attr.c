@@ -280,39 +280,48 @@ static void drop_setid(const struct overlay_cred *cred, const struct overlay_att
 	}
 }
 
+/* What the caller may have set of what it wants, as the object is now. rename_lock shared. */
+static int what_to_set(struct overlay *ov, const struct overlay_cred *cred, struct object *o, const struct overlay_setattr *want,
+		       const struct timespec *guard, struct overlay_setattr *set)
+{
+	struct overlay_attr a;
+	*set = *want;
+	int rc = attr_get(ov, o, &a);
+	if (!rc && guard && !same_time(guard, &a.ctime))
+		rc = -EKEYEXPIRED;
+	if (!rc)
+		rc = may_setattr(ov, cred, o, &a, set);
+	if (rc)
+		return rc;
+	drop_setid(cred, &a, set);
+	if (o->type == S_IFLNK)
+		set->set_mode = false; /* has none that means anything */
+	if (set->set_size && set->set_mtime == TIME_SERVER)
+		set->set_mtime = TIME_KEEP; /* a truncation does it */
+	return 0;
+}
+
 int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct object *o,
 		    const struct overlay_setattr *want, const struct timespec *guard, struct overlay_wcc *wcc)
 {
-	struct overlay_attr a;
-	struct overlay_setattr set = *want;
+	struct overlay_setattr set;
 	memset(wcc, 0, sizeof *wcc);
-	int rc = overlay_getattr(ov, o, &a);
-	if (rc)
-		return rc;
-	if (!ov->writable)
-		rc = -EROFS;
-	else if (guard && !same_time(guard, &a.ctime))
-		rc = -EKEYEXPIRED;
-	if (!rc) {
-		pthread_rwlock_rdlock(&ov->rename_lock);
-		rc = may_setattr(ov, cred, o, &a, &set);
-		pthread_rwlock_unlock(&ov->rename_lock);
-	}
-	drop_setid(cred, &a, &set);
-	if (o->type == S_IFLNK)
-		set.set_mode = false; /* has none that means anything */
-	if (set.set_size && set.set_mtime == TIME_SERVER)
-		set.set_mtime = TIME_KEEP; /* a truncation does it */
+	unsigned changes = atomic_load(&o->changes);
+	pthread_rwlock_rdlock(&ov->rename_lock);
+	int rc = !ov->writable ? -EROFS : what_to_set(ov, cred, o, want, guard, &set);
 	if (rc || !count_steps(&set)) {
-		pthread_rwlock_rdlock(&ov->rename_lock);
 		wcc_before(ov, o, wcc);
 		pthread_rwlock_unlock(&ov->rename_lock);
 		return rc;
 	}
+	pthread_rwlock_unlock(&ov->rename_lock);
 	rc = set.set_size && count_steps(&set) == 1 ? copy_up_truncated(ov, o, set.size) : copy_up(ov, o, set.set_size); /* cut, it shows at once */
+	bool waited = wait_for_bytes(ov, o);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	pthread_mutex_lock(&o->dir_lock);
 	wcc_before(ov, o, wcc);
+	if (!rc && changes != atomic_load(&o->changes)) /* by another, since it was looked at */
+		rc = what_to_set(ov, cred, o, want, guard, &set);
 	if (!rc) {
 		pthread_mutex_lock(&o->lock); /* the place's name is the object's only under it */
 		rc = set_attributes(ov, o, &set);
@@ -323,7 +332,8 @@ int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct 
 		rc = object_pin(ov, o, o->type == S_IFREG ? FD_WRITE : FD_READ, &file);
 	wcc_after(ov, o, wcc);
 	pthread_mutex_unlock(&o->dir_lock);
-	struct object *parent = o->parent && !file && !rc ? object_get(o->parent) : NULL;
+	bytes_waited_for(ov, o, waited);
+	struct object *parent = !file && !rc && ov->config.sync ? object_parent(ov, o) : NULL;
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (file)
 		rc = sync_file(ov, file, false);

@@ -57,16 +57,14 @@ int copy_data(int from, int to, uint64_t size, bool fresh)
 	if (size <= ONE_BLOCK && fresh && copy_block(from, to, size))
 		return 0;
 	bool cloned = size && !ioctl(to, FICLONE, from); /* of the whole: a clone costs nothing, and a part of a block can't be cloned */
-	if (ftruncate(to, end))
-		return -errno;
 	while (!cloned && at < end) { /* holes stay holes */
 		off_t data = lseek(from, at, SEEK_DATA);
 		if (data < 0 && errno == ENXIO)
-			return 0;
+			break;
 		if (data < 0)
 			data = at;
 		if (data >= end)
-			return 0;
+			break;
 		off_t hole = lseek(from, data, SEEK_HOLE);
 		if (hole < 0 || hole > end)
 			hole = end;
@@ -75,7 +73,7 @@ int copy_data(int from, int to, uint64_t size, bool fresh)
 			return rc;
 		at = hole;
 	}
-	return 0;
+	return ftruncate(to, end) ? -errno : 0; /* last: a copy that fails cuts nothing */
 }
 
 /* What the upper can't hold at all is left, but for what guards the file: as in Linux, better no copy than an open one. */

@@ -285,10 +285,8 @@ static int fill_metacopy(struct overlay *ov, struct object *o, int from, int to,
 	ssize_t size = fgetxattr(to, "security.capability", capability, sizeof capability);
 	bool cut = keep < st.stx_size;
 	rc = copy_data(from, to, cut ? keep : st.stx_size, false);
-	if (rc) { /* no space: the part that came is given back */
-		(void)!ftruncate(to, 0);
-		(void)!ftruncate(to, (off_t)st.stx_size);
-	}
+	if (rc && !ftruncate(to, (off_t)st.stx_size)) /* no space: the part that came is given back, and the size never another, as it shows */
+		(void)!fallocate(to, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)st.stx_size);
 	/* Writing took a file's capabilities away, though by the server it is not a change. */
 	if (size > 0 && fsetxattr(to, "security.capability", capability, (size_t)size, 0) && !rc)
 		rc = -errno;
@@ -311,7 +309,7 @@ static int complete_metacopy(struct overlay *ov, struct object *o, uint64_t keep
 {
 	struct fdent *from = NULL, *to = NULL;
 	pthread_rwlock_rdlock(&ov->rename_lock);
-	int rc = o->dead ? -ESTALE : o->data ? place_pin(ov, o->data, FD_READ, &from) : -EIO;
+	int rc = o->dead ? object_gone(o) : o->data ? place_pin(ov, o->data, FD_READ, &from) : -EIO;
 	if (!rc)
 		rc = object_pin(ov, o, FD_WRITE, &to);
 	pthread_rwlock_unlock(&ov->rename_lock);
@@ -351,7 +349,7 @@ static int copy_up_one(struct overlay *ov, struct object *o, bool with_data, uin
 	int rc = 0;
 	copying_begins(ov, o);
 	if (!object_is_up(o, false)) {
-		rc = o->dead ? -ESTALE : copy_new(ov, o, with_data, keep);
+		rc = o->dead ? object_gone(o) : copy_new(ov, o, with_data, keep);
 		copied = true;
 	} else if (!object_is_up(o, with_data)) {
 		rc = complete_metacopy(ov, o, keep);
@@ -359,9 +357,7 @@ static int copy_up_one(struct overlay *ov, struct object *o, bool with_data, uin
 	copying_ended(ov, o);
 	if (rc || !copied)
 		return rc;
-	pthread_rwlock_rdlock(&ov->rename_lock);
-	struct object *parent = object_get(o->parent);
-	pthread_rwlock_unlock(&ov->rename_lock);
+	struct object *parent = object_parent(ov, o);
 	rc = index_has(ov, o) ? index_sync(ov) : 0;
 	if (!rc)
 		rc = sync_dirs(ov, parent, NULL);
@@ -377,13 +373,15 @@ static int ancestors_below(struct overlay *ov, struct object *o, struct object *
 	*n = 0;
 	*list = NULL;
 	pthread_rwlock_rdlock(&ov->rename_lock);
-	for (struct object *p = o->parent; p && !object_is_up(p, false); p = p->parent)
+	struct object *first = object_parent(ov, o), *p = first;
+	for (; p && !object_is_up(p, false); p = p->parent)
 		++*n;
 	if (*n && !(*list = malloc(*n * sizeof(struct object *))))
 		rc = -ENOMEM;
-	struct object *p = o->parent;
+	p = first;
 	for (size_t i = 0; *list && i < *n; i++, p = p->parent)
 		(*list)[i] = object_get(p);
+	overlay_put(ov, first);
 	pthread_rwlock_unlock(&ov->rename_lock);
 	return rc;
 }
@@ -417,4 +415,18 @@ int copy_up(struct overlay *ov, struct object *o, bool with_data)
 int copy_up_truncated(struct overlay *ov, struct object *o, uint64_t size)
 {
 	return bring_up(ov, o, true, size);
+}
+
+bool wait_for_bytes(struct overlay *ov, struct object *o)
+{
+	bool wait = o->type == S_IFREG && o->upper && o->metacopy;
+	if (wait)
+		copying_begins(ov, o);
+	return wait;
+}
+
+void bytes_waited_for(struct overlay *ov, struct object *o, bool waited)
+{
+	if (waited)
+		copying_ended(ov, o);
 }

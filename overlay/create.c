@@ -296,6 +296,10 @@ static int create_locked(struct overlay *ov, const struct overlay_cred *cred, st
 	if (rc)
 		return rc;
 	struct owner w = owner_of(cred, &a, m);
+	if (ov->privileged && (w.uid == (uid_t)-1 || w.gid == (gid_t)-1)) {
+		place_unpin(ov, parent);
+		return -EINVAL; /* to chown() that is "as it was", the server's own */
+	}
 	enum way way = way_to_make(ov, m, &w, &a, f);
 	if (way != MOVED)
 		rc = (way == IN_PLACE ? make_in_place : make_named_last)(ov, m, &w, parent->fd, name, &fd);
@@ -345,6 +349,7 @@ static int create_name(struct overlay *ov, const struct overlay_cred *cred, stru
 	int may = 0;
 	*o = NULL;
 	memset(wcc, 0, sizeof *wcc);
+	memset(attr, 0, sizeof *attr);
 	int rc = check_name(ov, dir, name);
 	if (rc == -ENOENT)
 		rc = -EACCES; /* the reserved name */
@@ -371,11 +376,11 @@ static int create_name(struct overlay *ov, const struct overlay_cred *cred, stru
 	if (rc == -ENOENT)
 		rc = may_make(cred, m, may) ?: create_locked(ov, cred, dir, name, m, &f, o);
 	wcc_after(ov, dir, wcc);
-	pthread_mutex_unlock(&dir->dir_lock);
-	if (*o && attr && (!rc || rc == -EEXIST)) {
+	if (*o && (!rc || rc == -EEXIST)) { /* while it has the name */
 		int rc2 = attr_get(ov, *o, attr);
 		rc = rc ? rc : rc2;
 	}
+	pthread_mutex_unlock(&dir->dir_lock);
 	pthread_rwlock_unlock(&ov->rename_lock);
 	found_free(ov, &f);
 	return rc;
@@ -399,27 +404,39 @@ static bool same_verifier(const struct overlay_attr *a, const uint8_t *verf)
 	return S_ISREG(a->mode) && a->atime.tv_sec == (v[0] & 0x7fffffff) && a->mtime.tv_sec == (v[1] & 0x7fffffff) && !a->size;
 }
 
+/* UNCHECKED, and o is there: of the attributes, the size alone. */
+static int cut_existing(struct overlay *ov, const struct overlay_cred *cred, struct object *o, const struct overlay_setattr *set, struct overlay_attr *attr)
+{
+	if (o->type == S_IFDIR)
+		return -EEXIST;
+	if (!set || !set->set_size || o->type != S_IFREG)
+		return attr->fileid ? 0 : overlay_getattr(ov, o, attr);
+	struct overlay_setattr size = { .set_size = true, .size = set->size };
+	struct overlay_wcc file;
+	int rc = overlay_setattr(ov, cred, o, &size, NULL, &file);
+	if (!rc && file.have_after)
+		*attr = file.after;
+	return rc;
+}
+
 int overlay_create(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, const char *name,
 		   enum overlay_how how, const struct overlay_setattr *set, const uint8_t *verf, struct object **o,
 		   struct overlay_attr *attr, struct overlay_wcc *wcc)
 {
 	struct making m = { .type = S_IFREG, .set = set, .verf = how == CREATE_EXCLUSIVE ? verf : NULL };
-	int rc = create_name(ov, cred, dir, name, &m, o, attr, wcc);
-	if (rc != -EEXIST || how == CREATE_GUARDED || !*o)
-		return finish(ov, dir, o, rc);
-	if (how == CREATE_EXCLUSIVE) /* the same call again gets the same file */
-		return finish(ov, dir, o, same_verifier(attr, verf) ? 0 : -EEXIST);
-	if ((*o)->type == S_IFDIR)
-		return finish(ov, dir, o, -EEXIST);
-	rc = 0;
-	if (set && set->set_size && (*o)->type == S_IFREG) { /* UNCHECKED: of the attributes, the size alone */
-		struct overlay_setattr size = { .set_size = true, .size = set->size };
-		struct overlay_wcc file;
-		rc = overlay_setattr(ov, cred, *o, &size, NULL, &file);
-		if (!rc && file.have_after)
-			*attr = file.after;
+	for (int tries = 8;; tries--) {
+		int rc = create_name(ov, cred, dir, name, &m, o, attr, wcc);
+		if (rc != -EEXIST || how == CREATE_GUARDED || !*o)
+			return finish(ov, dir, o, rc);
+		if (how == CREATE_EXCLUSIVE) /* the same call again gets the same file */
+			return finish(ov, dir, o, same_verifier(attr, verf) ? 0 : -EEXIST);
+		rc = cut_existing(ov, cred, *o, set, attr);
+		if (!rc || !(*o)->dead)
+			return finish(ov, dir, o, rc);
+		if (tries == 1) /* always another one: it is no fault of the directory's handle */
+			return finish(ov, dir, o, -EAGAIN);
+		overlay_put(ov, *o); /* another took its name meanwhile, or nobody has it: the caller never knew of this one */
 	}
-	return finish(ov, dir, o, rc);
 }
 
 int overlay_mkdir(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, const char *name,
@@ -469,6 +486,7 @@ static int link_locked(struct overlay *ov, struct object *o, int dirfd, const ch
 		rc = link_into(ov, o, dirfd, name, replace);
 	if (indexed)
 		pthread_mutex_unlock(&ov->index_lock);
+	attr_forget(o); /* before anybody removes the other name, and takes it for the last one */
 	pthread_mutex_unlock(&o->dir_lock);
 	return rc;
 }
@@ -499,6 +517,7 @@ int overlay_link(struct overlay *ov, const struct overlay_cred *cred, struct obj
 		rc = copy_up(ov, dir, false);
 	if (!rc)
 		rc = copy_up(ov, o, !ov->makes_redirects); /* another name of a metacopy needs a redirect */
+	bool waited = wait_for_bytes(ov, o);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	pthread_mutex_lock(&dir->dir_lock);
 	wcc_before(ov, dir, wcc);
@@ -514,12 +533,12 @@ int overlay_link(struct overlay *ov, const struct overlay_cred *cred, struct obj
 		rc = link_locked(ov, o, parent->fd, name, f.upper_whiteout);
 	if (!rc)
 		map_put_place(ov->map, &o->id, &dir->id, name);
-	attr_forget(o);
 	wcc_after(ov, dir, wcc);
 	pthread_mutex_unlock(&dir->dir_lock);
 	if (attr && attr_get(ov, o, attr))
 		memset(attr, 0, sizeof *attr);
 	pthread_rwlock_unlock(&ov->rename_lock);
+	bytes_waited_for(ov, o, waited);
 	place_unpin(ov, parent);
 	found_free(ov, &f);
 	return rc ? rc : sync_dirs(ov, dir, NULL);

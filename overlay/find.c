@@ -174,7 +174,10 @@ void object_lose(struct overlay *ov, struct object *o, struct object *dir, const
 {
 	struct map_place *at;
 	bool found = false;
-	if (!o->upper || o->upper->layer == &ov->index_layer || o->upper->parent != dir->upper || strcmp(o->upper->name, name))
+	pthread_mutex_lock(&o->lock); /* who finds it by another name may be about to give it that one's place */
+	bool known = o->upper && o->upper->layer != &ov->index_layer && o->upper->parent == dir->upper && !strcmp(o->upper->name, name);
+	pthread_mutex_unlock(&o->lock);
+	if (!known)
 		return;
 	at = malloc(MAP_PLACES * sizeof *at);
 	size_t n = at ? map_places(ov->map, id_fileid(&o->id), at) : 0;

@@ -236,7 +236,10 @@ int index_find_upper(struct overlay *ov, struct object *dir, const char *name, s
 
 bool index_has(struct overlay *ov, struct object *o)
 {
-	return o->indexed && o->upper && o->upper->layer == &ov->index_layer;
+	pthread_mutex_lock(&o->lock);
+	bool has = o->indexed && o->upper && o->upper->layer == &ov->index_layer;
+	pthread_mutex_unlock(&o->lock);
+	return has;
 }
 
 int index_keep_nlink(struct overlay *ov, struct object *o)
@@ -333,6 +336,12 @@ int index_sync(struct overlay *ov)
 	return ov->config.sync ? sync_fd(ov, index_fd(ov), false) : 0;
 }
 
+void index_flush_removed(struct overlay *ov)
+{
+	if (atomic_load(&ov->index_unflushed) && atomic_exchange(&ov->index_unflushed, false))
+		index_sync(ov); /* what came back after a power cut would hide nothing, but fill the disk: no error */
+}
+
 void index_remove(struct overlay *ov, struct object *o)
 {
 	struct statx st;
@@ -340,7 +349,7 @@ void index_remove(struct overlay *ov, struct object *o)
 		return;
 	if (st.stx_nlink == 1) {
 		index_uninstall(ov, o->upper->name);
-		index_sync(ov); /* what came back after a power cut would hide nothing, but fill the disk: no error */
+		atomic_store(&ov->index_unflushed, true);
 	} else /* a lower got another name behind our back: as Linux, the names that are left count */
 		write_nlink(ov, index_fd(ov), o->upper->name, 'U', -1);
 }

@@ -144,7 +144,7 @@ struct object {
 	atomic_bool lost; /* dead to those who hold it, but it has other names: object_gone */
 	atomic_bool metacopy; /* its bytes are at data, not in the upper (or the topmost lower). Set under lock */
 	bool impure; /* of a directory: the upper is known to be marked so. Its dir_lock, or rename_lock exclusively */
-	/* table.lock guards these four; parent and name change with rename_lock held exclusively too */
+	/* table.lock guards these four; parent and name change with rename_lock held exclusively too, but for a linked file's (object_parent) */
 	struct object *name_next;
 	struct object *parent; /* counted */
 	char *name; /* first_name, or what a rename gave it; NULL: place unknown */
@@ -186,6 +186,12 @@ static inline int object_gone(const struct object *o)
 	return o->lost ? -EAGAIN : -ESTALE;
 }
 
+/* Of what there is more in a moment: memory, descriptors. */
+static inline bool is_want(int rc)
+{
+	return rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE;
+}
+
 struct table {
 	pthread_mutex_t lock;
 	struct object **by_id, **by_name;
@@ -198,6 +204,8 @@ struct table {
 int table_init(struct table *table, size_t max);
 void table_destroy(struct overlay *ov, struct table *table);
 struct object *object_get(struct object *o);
+/* Counted, or NULL: the root's. That of a file of several names may change at any time, when the name that it is known by goes. */
+struct object *object_parent(struct overlay *ov, struct object *o);
 struct object *table_find(struct overlay *ov, const struct overlay_id *id); /* counted, or NULL */
 struct object *table_find_fileid(struct overlay *ov, uint64_t fileid); /* counted, or NULL */
 struct object *table_find_name(struct overlay *ov, struct object *dir, const char *name);
@@ -230,7 +238,7 @@ void object_lose(struct overlay *ov, struct object *o, struct object *dir, const
 /* ---- search.c: where the map is silent ---- */
 struct search;
 int search_create(struct search **search);
-void search_destroy(struct search *search); /* ends a search that is under way */
+void search_destroy(struct overlay *ov); /* ends a search that is under way */
 /* The object, by a search of the layers in the background that fills the map on its way. -EAGAIN: it takes longer than a second, or many
  * wait for it already. -ESTALE: there is none. */
 int search_object(struct overlay *ov, const struct overlay_id *id, struct object **o);
@@ -304,7 +312,8 @@ struct overlay {
 	struct layer index_layer; /* a view of <work>/index, so that places may stand in it */
 	pthread_mutex_t origins_lock; /* guards the next */
 	struct origins *origins; /* origin.c; NULL until it is needed */
-	bool has_index;
+	atomic_bool has_index; /* read without index_lock too, once true for good */
+	atomic_bool index_unflushed; /* an entry went that is to be flushed for */
 	struct map *map;
 	struct intents *intents; /* NULL: can't be kept */
 	struct search *search;
@@ -387,6 +396,7 @@ int index_install(struct overlay *ov, int dirfd, const char *name, const char *h
 void index_uninstall(struct overlay *ov, const char *hex); /* it did not come under its name */
 int index_sync(struct overlay *ov); /* under `sync`, makes what came and went there durable */
 void index_remove(struct overlay *ov, struct object *o); /* the last name went */
+void index_flush_removed(struct overlay *ov); /* behind it, with no lock held: it may wait for the disk */
 
 /* ---- redirect.c ---- */
 /* Before o, in the upper at dirfd/name, moves (within its directory: same_parent) or gets another name: keeps the way to its parts below.
@@ -410,7 +420,7 @@ int check_name(struct overlay *ov, struct object *dir, const char *name);
 int keep_identity(struct overlay *ov, struct object *o, int dirfd, const char *name);
 
 /* ---- origin.c ---- */
-bool origin_find(struct overlay *ov, const uint8_t *fb, size_t len, struct overlay_id *id); /* fb: the origin xattr. False: it can't be told by the handle */
+int origin_find(struct overlay *ov, const uint8_t *fb, size_t len, struct overlay_id *id); /* fb: the origin xattr. 1: found, 0: it can't be told by the handle */
 void origins_free(struct origins *o); /* NULL is allowed */
 
 /* ---- attr.c ---- */
@@ -450,6 +460,10 @@ int acl_inherit(int dirfd, int fd, const char *name, mode_t *mode, bool is_dir);
 int copy_up(struct overlay *ov, struct object *o, bool with_data);
 /* As copy_up with data, but of the first size bytes alone: the rest is about to be cut off. */
 int copy_up_truncated(struct overlay *ov, struct object *o, uint64_t size);
+/* Bytes that are on their way to a metacopy have its dir_lock for as long as they take. Before rename_lock and that: who waited for it with the former
+ * held would have all others wait, as soon as there is a rename. True: as in a copy-up, so that none start, until bytes_waited_for. */
+bool wait_for_bytes(struct overlay *ov, struct object *o);
+void bytes_waited_for(struct overlay *ov, struct object *o, bool waited);
 /* ---- copydata.c ---- */
 /* The first size bytes: a clone where possible, else copied; holes stay holes. to has exactly size bytes then. */
 int copy_data(int from, int to, uint64_t size, bool fresh); /* fresh: to is empty */

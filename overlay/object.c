@@ -59,6 +59,14 @@ struct object *object_get(struct object *o)
 	return o;
 }
 
+struct object *object_parent(struct overlay *ov, struct object *o)
+{
+	pthread_mutex_lock(&ov->table.lock);
+	struct object *parent = o->parent ? object_get(o->parent) : NULL;
+	pthread_mutex_unlock(&ov->table.lock);
+	return parent;
+}
+
 bool object_is_up(struct object *o, bool with_data)
 {
 	pthread_mutex_lock(&o->lock);
@@ -320,33 +328,47 @@ static struct object *object_new(struct table *t, struct found *f, struct object
 	return o;
 }
 
-/* An object's upper place stands in its parent's: so that it moves when that does. */
-static void set_upper(struct overlay *ov, struct object *o, struct place *place)
+/* Known by another of its names from now on: place, name and parent at once, or a rename would move but one of them. An object's upper place stands in
+ * its parent's: so that it moves when that does. Takes over place, which is not for a file that stands in the index or not in the upper. unnamed: only
+ * where no other thread was faster. */
+static void know_by(struct overlay *ov, struct object *o, struct object *parent, const char *name, struct place *place, bool unnamed)
 {
+	struct object *old_parent = NULL;
+	char *copy = strdup(name);
 	pthread_mutex_lock(&o->lock);
-	struct place *old = o->upper;
-	o->upper = place;
-	o->attr_valid = false;
+	pthread_mutex_lock(&ov->table.lock);
+	if (!unnamed || (copy && !o->named && o->hashed)) {
+		unname_locked(&ov->table, o);
+		old_parent = o->parent;
+		o->parent = object_get(parent);
+		if (copy) {
+			free_name(o);
+			o->name = copy;
+			copy = NULL;
+			if (o->hashed)
+				name_locked(&ov->table, o);
+		}
+		if (place && o->upper && o->upper->layer == place->layer) {
+			struct place *old = o->upper;
+			o->upper = place;
+			o->attr_valid = false;
+			place = old;
+		}
+	}
+	pthread_mutex_unlock(&ov->table.lock);
 	pthread_mutex_unlock(&o->lock);
-	place_put(ov, old);
+	free(copy);
+	place_put(ov, place);
+	overlay_put(ov, old_parent);
 }
 
 int object_from(struct overlay *ov, struct found *f, struct object *parent, const char *name, struct object **out)
 {
 	struct table *t = &ov->table;
-	struct object *victims = NULL, *old_parent = NULL;
+	struct object *victims = NULL;
 	pthread_mutex_lock(&t->lock);
 	struct object *o = find_locked(t, &f->id);
-	if (o && !o->named && o->parent && name) { /* its known name went (a hard link); this one will do */
-		char *copy = strdup(name);
-		if (copy) {
-			free_name(o);
-			o->name = copy;
-			old_parent = o->parent;
-			o->parent = object_get(parent);
-			name_locked(t, o);
-		}
-	}
+	bool unnamed = o && !o->named && o->parent && name; /* its known name went (a hard link); this one will do */
 	if (!o && (o = object_new(t, f, parent, name))) {
 		size_t b = id_bucket(t, id_fileid(&o->id));
 		o->id_next = t->by_id[b];
@@ -365,9 +387,8 @@ int object_from(struct overlay *ov, struct found *f, struct object *parent, cons
 		next = victims->id_next;
 		object_free(ov, victims);
 	}
-	if (old_parent && f->upper && o->upper && o->upper->layer == f->upper->layer)
-		set_upper(ov, o, place_get(f->upper));
-	overlay_put(ov, old_parent);
+	if (unnamed)
+		know_by(ov, o, parent, name, f->upper ? place_get(f->upper) : NULL, true);
 	*out = o;
 	return o ? 0 : -ENOMEM;
 }
@@ -408,29 +429,20 @@ void object_forget_lowers(struct overlay *ov, struct object *o)
 
 void object_set_name(struct overlay *ov, struct object *o, struct object *parent, const char *name, struct place *place)
 {
-	struct object *old = NULL;
-	char *copy = strdup(name);
-	set_upper(ov, o, place);
-	pthread_mutex_lock(&ov->table.lock);
-	unname_locked(&ov->table, o);
-	if (copy) {
-		free_name(o);
-		o->name = copy;
-	}
-	old = o->parent;
-	o->parent = object_get(parent);
-	if (copy && o->hashed)
-		name_locked(&ov->table, o);
-	pthread_mutex_unlock(&ov->table.lock);
-	overlay_put(ov, old);
+	know_by(ov, o, parent, name, place, false);
 }
 
 void object_lost(struct overlay *ov, struct object *o)
 {
 	pthread_mutex_lock(&o->lock);
-	o->lost = true;
+	pthread_mutex_lock(&ov->table.lock);
+	if (!o->named) { /* else it was found by another name meanwhile */
+		o->lost = true;
+		o->dead = true;
+		unhash_locked(&ov->table, o);
+	}
+	pthread_mutex_unlock(&ov->table.lock);
 	pthread_mutex_unlock(&o->lock);
-	object_kill(ov, o);
 }
 
 void object_kill(struct overlay *ov, struct object *o)

@@ -25,13 +25,13 @@ int may_remove(struct overlay *ov, const struct overlay_cred *cred, struct objec
 void name_is_gone(struct overlay *ov, struct object *o, struct object *dir, const char *name, bool last)
 {
 	object_unname(ov, o, dir, name);
+	/* This place alone: the inode's number may live again by now, and its new place be in the map under the same file id. Here it can't be. */
+	map_del_place(ov->map, &o->id, &dir->id, name);
 	if (last) {
 		object_kill(ov, o);
-		map_del_object(ov->map, &o->id);
 		if (ov->identity)
 			identity_forget(ov->identity, &o->id);
 	} else {
-		map_del_place(ov->map, &o->id, &dir->id, name);
 		object_lose(ov, o, dir, name);
 		attr_forget(o); /* it has a name less */
 	}
@@ -110,16 +110,19 @@ static int remove_name(struct overlay *ov, const struct overlay_cred *cred, stru
 		rc = overlay_lookup(ov, cred, dir, name, &seen, NULL);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	if (!rc) { /* before anything is copied up */
-		pthread_mutex_lock(&seen->dir_lock);
+		if (seen->type == S_IFDIR)
+			pthread_mutex_lock(&seen->dir_lock);
 		changes = atomic_load(&seen->changes);
 		rc = check_removal(ov, cred, dir, seen, want_dir, false);
-		pthread_mutex_unlock(&seen->dir_lock);
+		if (seen->type == S_IFDIR)
+			pthread_mutex_unlock(&seen->dir_lock);
 	}
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (!rc)
 		rc = copy_up(ov, dir, false);
 	if (!rc && seen->indexed) /* the count of its other names is kept on the copy */
 		rc = copy_up(ov, seen, false);
+	bool waited = seen && wait_for_bytes(ov, seen);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	pthread_mutex_lock(&dir->dir_lock);
 	wcc_before(ov, dir, wcc);
@@ -137,11 +140,14 @@ static int remove_name(struct overlay *ov, const struct overlay_cred *cred, stru
 	wcc_after(ov, dir, wcc);
 	pthread_mutex_unlock(&dir->dir_lock);
 	pthread_rwlock_unlock(&ov->rename_lock);
+	if (seen)
+		bytes_waited_for(ov, seen, waited);
 	found_free(ov, &f);
 	overlay_put(ov, o);
 	overlay_put(ov, seen);
 	if (want_dir)
 		work_empty(ov);
+	index_flush_removed(ov);
 	return rc ? rc : sync_dirs(ov, dir, NULL);
 }
 

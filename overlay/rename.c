@@ -300,6 +300,7 @@ int overlay_rename(struct overlay *ov, const struct overlay_cred *cred, struct o
 		pthread_rwlock_unlock(&ov->rename_lock);
 		moving_end(ov, &m);
 		work_empty(ov);
+		index_flush_removed(ov);
 		if (rc != -EAGAIN)
 			break;
 		rc = tries > 1 ? 0 : rc;

@@ -298,10 +298,10 @@ static int sync_dir(struct overlay *ov, struct object *dir)
 {
 	struct fdent *fd;
 	pthread_rwlock_rdlock(&ov->rename_lock);
-	int rc = dir->dead || !dir->upper ? 1 : place_pin(ov, dir->upper, FD_READ, &fd);
+	int rc = dir->upper ? object_pin(ov, dir, FD_READ, &fd) : -ESTALE;
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (rc)
-		return rc > 0 ? 0 : rc;
+		return rc == -ESTALE ? 0 : rc; /* it went, with all that is to be durable */
 	return sync_file(ov, fd, false);
 }
 

@@ -174,16 +174,22 @@ static size_t padded(const struct rpc_file *file)
 	return ((size_t)file->len + 3) & ~(size_t)3;
 }
 
-/* What the file has no more is zeros: how many bytes come was said already. */
+/* What the file has no more is zeros: how many bytes come was said already. NULL: no memory, or they can't be read. */
 static uint8_t *read_part(const struct rpc_file *file, off_t from)
 {
 	size_t len = (size_t)(file->offset + file->len - from), got = 0;
 	uint8_t *part = calloc(1, len + 4);
 	while (part && got < len) {
 		ssize_t n = pread(file->fd, part + got, len - got, from + (off_t)got);
-		if (n <= 0 && !(n < 0 && errno == EINTR))
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			free(part);
+			return NULL;
+		}
+		if (!n)
 			break;
-		got += n > 0 ? (size_t)n : 0;
+		got += (size_t)n;
 	}
 	return part;
 }
@@ -202,7 +208,7 @@ static int send_part(struct conn *c, const struct rpc_file *file)
 		return -errno;
 	size_t left = padded(file) - (size_t)(at - file->offset);
 	uint8_t *part = left ? read_part(file, at) : NULL;
-	int rc = left ? part ? send_locked(c, part, left) : -ENOMEM : 0;
+	int rc = left ? part ? send_locked(c, part, left) : -EIO : 0;
 	free(part);
 	return rc;
 }

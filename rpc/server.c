@@ -327,8 +327,10 @@ static void take_over(struct worker *w)
 	if (c) {
 		if (w->out_ready)
 			conn_send(c, w->out, w->out_ready);
-		if (conn_keep(c, w->rest, w->rest_len))
-			rpc_log(s, 3, "out of memory: calls of one connection are lost");
+		if (conn_keep(c, w->rest, w->rest_len)) {
+			rpc_log(s, 3, "out of memory: a connection is closed");
+			shutdown(c->source.fd, SHUT_RDWR);
+		}
 		if (w->rest_len && !c->resuming) {
 			atomic_fetch_add(&c->refs, 1);
 			c->resuming = true;

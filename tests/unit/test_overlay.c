@@ -2,10 +2,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -343,6 +345,103 @@ static void a_stranger_is_refused(void **state)
 	assert_true(exists(s, "file"));
 }
 
+/* RFC 1813 3.3.6: from the end on there is nothing to read, and no error, however far it is. */
+static void reading_further_than_any_file_goes_is_its_end(void **state)
+{
+	struct stack *s = *state;
+	static const uint64_t far[] = { INT64_MAX - 4096, INT64_MAX - 4095, INT64_MAX, (uint64_t)INT64_MAX + 1, UINT64_MAX };
+	struct object *o = at(s, "file");
+	for (size_t i = 0; i < sizeof far / sizeof *far; i++) {
+		char buf[4096];
+		size_t got = 1;
+		bool eof = false;
+		struct overlay_attr a;
+		struct overlay_file *file;
+		assert_int_equal(overlay_read(s->ov, &root_cred, o, far[i], buf, sizeof buf, &got, &eof, NULL), 0);
+		assert_true(!got && eof);
+		got = 1;
+		eof = false;
+		assert_true(overlay_read_file(s->ov, &root_cred, o, far[i], sizeof buf, &got, &eof, &a, &file) >= 0);
+		overlay_file_done(file);
+		assert_true(!got && eof);
+	}
+	overlay_put(s->ov, o);
+}
+
+/* No file can be given to -1: it must not be the server's own then. */
+static void nobody_makes_files_as_the_server(void **state)
+{
+	struct stack *s = *state;
+	static const struct overlay_cred nobodies[] = { { .uid = (uid_t)-1, .gid = 7 }, { .uid = 7, .gid = (gid_t)-1 } };
+	if (geteuid())
+		skip(); /* all is the server's */
+	assert_int_equal(chmod(s->upper, 0777), 0);
+	usleep(1100000); /* attributes are kept for a second */
+	for (int i = 0; i < 2; i++)
+		for (int j = 0; j < 2; j++) {
+			struct overlay_setattr set = { .set_mode = true, .mode = j ? 06666 : 0666 };
+			struct object *o;
+			struct overlay_attr a;
+			struct overlay_wcc wcc;
+			assert_int_equal(overlay_create(s->ov, &nobodies[i], s->root, "his", CREATE_GUARDED, &set, NULL, &o, &a, &wcc), -EINVAL);
+			assert_int_equal(overlay_mkdir(s->ov, &nobodies[i], s->root, "his", &set, &o, &a, &wcc), -EINVAL);
+		}
+	assert_false(exists(s, "his"));
+}
+
+/* What did not come in whole shows nothing of it, not for a moment: the server may be killed in it. */
+static void bytes_that_find_no_room_leave_the_file_as_it_was(void **state)
+{
+	struct stack *s = *state;
+	enum { SIZE = 300000, ROOM = 100000 };
+	struct rlimit old, small;
+	struct stat st;
+	char file[128];
+	if (geteuid())
+		skip(); /* without trusted.* there are no metacopies */
+	sh(s->dir, "head -c 300000 /dev/zero | tr '\\0' x >lower2/big");
+	struct overlay_setattr set = { .set_mode = true, .mode = 0600 }, cut = { .set_size = true, .size = SIZE - 1 };
+	struct overlay_wcc wcc;
+	struct object *o = at(s, "big");
+	assert_int_equal(overlay_setattr(s->ov, &root_cred, o, &set, NULL, &wcc), 0);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	small = old;
+	small.rlim_cur = ROOM; /* as good as a full disk, and no size that was given up comes back */
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	int rc = overlay_write(s->ov, &root_cred, o, 0, "y", 1, WRITE_UNSTABLE, &wcc);
+	int rc2 = overlay_setattr(s->ov, &root_cred, o, &cut, NULL, &wcc);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	overlay_put(s->ov, o);
+	snprintf(file, sizeof file, "%s/big", s->upper);
+	assert_int_equal(stat(file, &st), 0);
+	if (!rc)
+		skip(); /* a clone needs no room */
+	assert_int_equal(rc, -EFBIG);
+	assert_int_equal(rc2, -EFBIG);
+	assert_int_equal(st.st_size, SIZE);
+	assert_true(st.st_blocks < 8 + 8); /* the part that came was given back; xattrs may take a block */
+}
+
+/* As a kill leaves it that came between the cut and the end of the mark. */
+static void a_metacopy_shows_no_more_bytes_than_it_has(void **state)
+{
+	struct stack *s = *state;
+	if (geteuid())
+		skip();
+	stop(s);
+	sh(s->dir, "echo 0123456789 >lower2/cut; : >upper/cut; truncate -s 4 upper/cut; setfattr -n trusted.overlay.metacopy upper/cut");
+	start(s);
+	shows(s, "cut", "0123");
+	struct object *o = at(s, "cut");
+	char buf[16];
+	size_t got = 1;
+	bool eof = false;
+	assert_int_equal(overlay_read(s->ov, &root_cred, o, 6, buf, sizeof buf, &got, &eof, NULL), 0);
+	assert_true(!got && eof);
+	overlay_put(s->ov, o);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -359,6 +458,10 @@ int main(void)
 		T(a_handle_finds_its_object_without_any_map),
 		T(a_whiteout_cannot_be_made_by_mknod),
 		T(a_stranger_is_refused),
+		T(reading_further_than_any_file_goes_is_its_end),
+		T(nobody_makes_files_as_the_server),
+		T(bytes_that_find_no_room_leave_the_file_as_it_was),
+		T(a_metacopy_shows_no_more_bytes_than_it_has),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
