@@ -359,8 +359,7 @@ static int check(struct options *o)
 		fprintf(stderr, "%s: no layer given: name at least one with --lower DIR or --upper DIR (%s --help shows examples)\n", program, program);
 		return 1;
 	}
-	o->default_clients = !o->clients.n;
-	if (o->default_clients)
+	if (!o->clients.n)
 		set_clients(o, "127.0.0.0/8,::1");
 	for (size_t i = 0; !o->nlisten && i < 2; i++)
 		o->listen[i] = loopback[i];

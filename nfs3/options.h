@@ -19,7 +19,6 @@ struct options {
 	bool all_squash, no_root_squash; /* as given; all counts more than none, whatever their order */
 	enum squash squash; /* what comes of the two */
 	struct client_list clients, root_clients;
-	bool default_clients;
 	int threads, log_level;
 	unsigned busy_poll_us;
 	size_t max_objects;

@@ -245,7 +245,7 @@ int search_object(struct overlay *ov, const struct overlay_id *id, struct object
 /* dir changed its name or parent: a search that is under way may have missed what is below. rename_lock held exclusively. */
 void search_directory_moved(struct overlay *ov, struct object *dir);
 /* What search_fill() is to do. progress (may be NULL) hears a fraction now and then, and says whether to go on. wanted (may be NULL) hears of every
- * file id, with rename_lock shared; broken (may be NULL) of what can't be reached, and only while no server runs. */
+ * file id, with rename_lock shared; broken (may be NULL) of what can't be reached, which is passed over. */
 struct fill {
 	struct overlay *ov;
 	struct map *map;
@@ -254,8 +254,7 @@ struct fill {
 	void (*broken)(void *arg, struct object *dir, const char *name, int rc); /* a name that can't be looked up, or a directory that can't be read */
 	void *arg;
 };
-/* Puts the place of every object that can be reached into fill->map. A directory that can't be read is told to broken and passed over;
- * then the result is why, and all else is in the map. -ECANCELED: progress said so. */
+/* Puts the place of every object that can be reached into fill->map. -ECANCELED: progress said so. -ENOMEM, -EMFILE, -ENFILE: not all was seen. */
 int search_fill(const struct fill *fill);
 /* ---- create.c ---- */
 void probe_acting(struct overlay *ov); /* sets acts_as_all */
