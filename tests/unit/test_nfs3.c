@@ -289,7 +289,7 @@ static void options_have_their_defaults(void **state)
 	assert_string_equal(o.listen[0], "127.0.0.1");
 	assert_string_equal(o.listen[1], "::1");
 	assert_true(o.port == 2049 && !o.has_mount_port && o.rpcbind && o.sync && !o.read_only && !o.foreground && !o.json && o.squash == SQUASH_ROOT);
-	assert_true(o.default_clients && !o.upper && !o.work && o.log_level == 6);
+	assert_true(o.clients.n == 2 && !strcmp(o.clients.at[0].text, "127.0.0.0/8") && !o.upper && !o.work && o.log_level == 6);
 	struct sockaddr_storage local = peer("127.0.0.1"), local6 = peer("::1"), remote = peer("10.0.0.1");
 	assert_true(client_list_has(&o.clients, &local) && client_list_has(&o.clients, &local6) && !client_list_has(&o.clients, &remote));
 }
@@ -308,7 +308,7 @@ static void options_say_what_they_say(void **state)
 	assert_string_equal(o.listen[0], "10.0.0.1");
 	assert_int_equal(o.nlisten, 1);
 	assert_true(o.port == 0 && o.has_mount_port && o.mount_port == 20048 && !o.rpcbind && o.read_only && o.squash == SQUASH_ALL && !o.sync);
-	assert_true(o.threads == 7 && o.max_objects == 1000 && o.foreground && o.json && o.log_level == 7 && !o.default_clients);
+	assert_true(o.threads == 7 && o.max_objects == 1000 && o.foreground && o.json && o.log_level == 7);
 	assert_int_equal(parse(&o, "--lower", "/a", "--export", "/", NULL), -1);
 	assert_string_equal(o.export_path, "/");
 	assert_int_equal(parse(&o, "--lower", "/a", "--all-squash", "--no-root-squash", NULL), -1); /* in whatever order */
