@@ -324,7 +324,7 @@ static void a_reused_inode_number_keeps_its_new_place(void **state)
 	assert_int_equal(overlay_remove(ov, &root, reuse.a, "victim", &wcc), 0);
 	after_unlink = NULL;
 	if (new_id.ino != victim.ino) {
-		print_message("the file system did not reuse the inode's number\n");
+		print_message("skipped: the file system did not reuse the inode's number\n");
 		skip();
 	}
 	struct object *c = look_up(ov, "c");
@@ -347,8 +347,10 @@ static void a_directory_that_may_not_be_read_hides_no_other(void **state)
 	char cmd[512], path[32];
 	struct overlay_id ids[10], none;
 	(void)state;
-	if (geteuid())
+	if (geteuid()) {
+		print_message("skipped: it takes root\n");
 		skip();
+	}
 	snprintf(cmd, sizeof cmd, "chmod 755 %s; cd %s; mkdir d0 d1 d2 d3 d4 d5 d6 d7 d8 d9; for d in d*; do echo >$d/f; done; mkdir -m 700 secret; chown 65534 %s", top, lower,
 		 upper);
 	assert_int_equal(system(cmd), 0);
@@ -395,8 +397,10 @@ static void what_linux_copied_up_is_no_other_for_want_of_descriptors(void **stat
 	char cmd[256], of[128], on[128];
 	struct object *o, *dir;
 	(void)state;
-	if (geteuid())
+	if (geteuid()) {
+		print_message("skipped: it takes root\n");
 		skip(); /* trusted.*, and open_by_handle_at() */
+	}
 	snprintf(cmd, sizeof cmd, "cd %s; echo 1 >before; echo 1 >../upper/now", lower);
 	assert_int_equal(system(cmd), 0);
 	snprintf(of, sizeof of, "%s/before", lower);

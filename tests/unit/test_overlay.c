@@ -373,8 +373,10 @@ static void nobody_makes_files_as_the_server(void **state)
 {
 	struct stack *s = *state;
 	static const struct overlay_cred nobodies[] = { { .uid = (uid_t)-1, .gid = 7 }, { .uid = 7, .gid = (gid_t)-1 } };
-	if (geteuid())
+	if (geteuid()) {
+		print_message("skipped: it takes root\n");
 		skip(); /* all is the server's */
+	}
 	assert_int_equal(chmod(s->upper, 0777), 0);
 	usleep(1100000); /* attributes are kept for a second */
 	for (int i = 0; i < 2; i++)
@@ -397,8 +399,10 @@ static void bytes_that_find_no_room_leave_the_file_as_it_was(void **state)
 	struct rlimit old, small;
 	struct stat st;
 	char file[128];
-	if (geteuid())
+	if (geteuid()) {
+		print_message("skipped: it takes root\n");
 		skip(); /* without trusted.* there are no metacopies */
+	}
 	sh(s->dir, "head -c 300000 /dev/zero | tr '\\0' x >lower2/big");
 	struct overlay_setattr set = { .set_mode = true, .mode = 0600 }, cut = { .set_size = true, .size = SIZE - 1 };
 	struct overlay_wcc wcc;
@@ -415,8 +419,10 @@ static void bytes_that_find_no_room_leave_the_file_as_it_was(void **state)
 	overlay_put(s->ov, o);
 	snprintf(file, sizeof file, "%s/big", s->upper);
 	assert_int_equal(stat(file, &st), 0);
-	if (!rc)
+	if (!rc) {
+		print_message("skipped: a clone needs no room\n");
 		skip(); /* a clone needs no room */
+	}
 	assert_int_equal(rc, -EFBIG);
 	assert_int_equal(rc2, -EFBIG);
 	assert_int_equal(st.st_size, SIZE);
@@ -427,8 +433,10 @@ static void bytes_that_find_no_room_leave_the_file_as_it_was(void **state)
 static void a_metacopy_shows_no_more_bytes_than_it_has(void **state)
 {
 	struct stack *s = *state;
-	if (geteuid())
+	if (geteuid()) {
+		print_message("skipped: it takes root\n");
 		skip();
+	}
 	stop(s);
 	sh(s->dir, "echo 0123456789 >lower2/cut; : >upper/cut; truncate -s 4 upper/cut; setfattr -n trusted.overlay.metacopy upper/cut");
 	start(s);
