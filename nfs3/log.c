@@ -36,8 +36,8 @@ void log_line(int level, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof line, fmt, ap);
 	va_end(ap);
-	for (char *c = line; *c; c++) /* names and paths may hold them, and would make lines of their own */
-		*c = (unsigned char)*c < ' ' || *c == 127 ? '?' : *c;
+	for (char *c = line; *c; c++)
+		*c = log_plain(*c);
 	if (use_syslog)
 		syslog(level, "%s", line);
 	else

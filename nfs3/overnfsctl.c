@@ -59,11 +59,10 @@ static void end_progress(void)
 	bar.shown = false;
 }
 
-/* Names may hold anything, and who made one must not write to the terminal of who reads it here. */
 static void print_plainly(const char *text)
 {
 	for (; *text; text++)
-		putchar((unsigned char)*text < ' ' || *text == 127 ? '?' : *text);
+		putchar(log_plain(*text));
 }
 
 /* One problem a line; in JSON they are elements of an array that print_result() closes. */
