@@ -34,13 +34,18 @@ int fchmodat(int dirfd, const char *name, mode_t mode, int flags)
 	return (int)syscall(SYS_fchmodat, dirfd, name, mode);
 }
 
-static atomic_bool slow_copies, slow_flushes, in_slow_call, renaming;
+static atomic_bool slow_copies, slow_flushes, renaming;
+static atomic_uint looks, slow_calls, stood_still; /* looks: at another's attributes, once a rename is under way */
 
+/* Each slow call by itself: others must go on in all of them. */
 static void be_slow(void)
 {
-	atomic_store(&in_slow_call, true);
+	enum { SOME = 10 }; /* a few may come before the rename waits */
+	unsigned before = atomic_load(&looks);
 	usleep(1000000);
-	atomic_store(&in_slow_call, false);
+	atomic_fetch_add(&slow_calls, 1);
+	if (atomic_load(&looks) - before <= SOME)
+		atomic_fetch_add(&stood_still, 1);
 }
 
 /* In place of libc's: a file of a size that makes its copying take long. */
@@ -297,13 +302,12 @@ static void a_create_that_cuts_what_is_just_replaced_is_not_stale(void **state)
 	assert_true(later < 4 * ROUNDS);
 }
 
-/* Attributes of o, begun and had within one slow call, once a rename is under way? */
-static bool look_goes_on(struct duel *d, struct object *o)
+static void look_at(struct duel *d, struct object *o)
 {
 	struct overlay_attr a;
-	bool before = atomic_load(&in_slow_call) && atomic_load(&renaming);
+	bool counts = atomic_load(&renaming);
 	assert_int_equal(overlay_getattr(d->ov, o, &a), 0);
-	return before && atomic_load(&in_slow_call);
+	atomic_fetch_add(&looks, counts);
 }
 
 /* ---- bytes that take long to come ---- */
@@ -345,8 +349,9 @@ static void while_bytes_come_for_one_all_others_go_on(void **state)
 	struct overlay_attr a;
 	struct overlay_wcc wcc;
 	struct overlay_setattr set = { .set_mode = true, .mode = 0600 };
-	unsigned looks = 0;
 	atomic_store(&renaming, false);
+	atomic_store(&slow_calls, 0);
+	atomic_store(&stood_still, 0);
 	duel_begin(&d, "head -c 100000 /dev/zero | tr '\\0' x >lower/big", false);
 	assert_int_equal(overlay_create(d.ov, &root, d.root, "other", CREATE_GUARDED, NULL, NULL, &other, &a, &wcc), 0);
 	assert_int_equal(overlay_lookup(d.ov, &root, d.root, "big", &d.o, &a), 0);
@@ -356,7 +361,7 @@ static void while_bytes_come_for_one_all_others_go_on(void **state)
 	assert_int_equal(pthread_create(&threads[1], NULL, touch, &d), 0);
 	assert_int_equal(pthread_create(&threads[2], NULL, rename_another, &d), 0);
 	while (atomic_load(&slow_copies)) {
-		looks += look_goes_on(&d, other);
+		look_at(&d, other);
 		usleep(1000);
 	}
 	for (int i = 0; i < 3; i++)
@@ -365,7 +370,8 @@ static void while_bytes_come_for_one_all_others_go_on(void **state)
 	overlay_put(d.ov, d.o);
 	overlay_put(d.ov, other);
 	duel_end(&d);
-	assert_true(looks > 10); /* a few may come before the rename waits */
+	assert_true(atomic_load(&slow_calls) > 0);
+	assert_int_equal(atomic_load(&stood_still), 0);
 }
 
 static void *rename_over(void *arg)
@@ -388,8 +394,9 @@ static void while_the_index_is_flushed_all_others_go_on(void **state)
 	struct overlay_attr a;
 	struct overlay_wcc wcc;
 	struct overlay_setattr set = { .set_mode = true, .mode = 0600 };
-	unsigned looks = 0;
 	atomic_store(&renaming, false);
+	atomic_store(&slow_calls, 0);
+	atomic_store(&stood_still, 0);
 	duel_begin(&d, "echo x >lower/one && ln lower/one lower/two", true);
 	assert_int_equal(overlay_create(d.ov, &root, d.root, "other", CREATE_GUARDED, NULL, NULL, &other, &a, &wcc), 0);
 	assert_int_equal(overlay_lookup(d.ov, &root, d.root, "one", &d.o, &a), 0);
@@ -399,14 +406,15 @@ static void while_the_index_is_flushed_all_others_go_on(void **state)
 	atomic_store(&slow_flushes, true);
 	assert_int_equal(pthread_create(&thread, NULL, rename_over, &d), 0);
 	while (atomic_load(&slow_flushes)) {
-		looks += look_goes_on(&d, other);
+		look_at(&d, other);
 		usleep(1000);
 	}
 	pthread_join(thread, NULL);
 	assert_int_equal(d.rc, 0);
 	overlay_put(d.ov, other);
 	duel_end(&d);
-	assert_true(looks > 10); /* a few may come before the rename waits */
+	assert_true(atomic_load(&slow_calls) > 0);
+	assert_int_equal(atomic_load(&stood_still), 0);
 }
 
 int main(void)
