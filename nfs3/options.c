@@ -137,9 +137,13 @@ static const char *set_threads(struct options *o, const char *v)
 static const char *set_busy_poll(struct options *o, const char *v)
 {
 	unsigned long n;
+	if (!strcmp(v, "auto")) {
+		o->busy_poll_us = -1;
+		return NULL;
+	}
 	if (!number(v, 1000, &n))
-		return "it must be a number of microseconds from 0 to 1000";
-	o->busy_poll_us = (unsigned)n;
+		return "it must be a number of microseconds from 0 to 1000, or auto";
+	o->busy_poll_us = (int)n;
 	return NULL;
 }
 
@@ -240,7 +244,7 @@ static const struct row {
 	{ "sync", NULL, set_sync, "a change is on disk before its reply (default)" },
 	{ "async", NULL, set_async, "faster; a power cut may lose the last seconds of acknowledged changes" },
 	{ "threads", "N", set_threads, "the most calls that wait for disks at once (default 64)" },
-	{ "busy-poll", "USEC", set_busy_poll, "look so long for a lone client's next call before sleeping (default 50; 0 saves power)" },
+	{ "busy-poll", "USEC", set_busy_poll, "look so long for a lone client's next call before sleeping (default auto: what pays; 0 saves power)" },
 	{ "max-objects", "N", set_max_objects, "objects kept in memory, about 800 bytes each (default 1048576)" },
 	{ "userxattr", NULL, set_userxattr, "user.overlay.* instead of trusted.overlay.* (always so without root); no metacopies then" },
 	{ "no-metacopy", NULL, set_no_metacopy, "copy data up with every change, not only when data changes" },
@@ -386,7 +390,7 @@ static int complain_of(int c, const char *argument)
 int options_parse(struct options *o, int argc, char **argv)
 {
 	struct option table[ROWS + 3] = { { 0 } };
-	*o = (struct options){ .export_path = "/overlay", .port = 2049, .rpcbind = true, .sync = true, .log_level = 6, .busy_poll_us = 50 };
+	*o = (struct options){ .export_path = "/overlay", .port = 2049, .rpcbind = true, .sync = true, .log_level = 6, .busy_poll_us = -1 };
 	int n = 0;
 	for (int i = 0; i < ROWS; i++)
 		if (is_offered(&rows[i]))

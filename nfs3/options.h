@@ -20,7 +20,7 @@ struct options {
 	enum squash squash; /* what comes of the two */
 	struct client_list clients, root_clients;
 	int threads, log_level;
-	unsigned busy_poll_us;
+	int busy_poll_us;
 	size_t max_objects;
 	struct layer_move moved[OPTIONS_MOVES];
 	size_t nmoved;

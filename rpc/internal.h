@@ -84,7 +84,8 @@ struct shard {
 	struct worker *leader; /* server.lock */
 	struct conn *conns; /* server.lock */
 	struct conn *resume; /* leader only; passed on under server.lock */
-	bool polls; /* leader only: it looks for the next event before it sleeps */
+	bool lone; /* leader only: no more than one call came last */
+	uint64_t gap_ns; /* leader only: for how long it waits for an event, an average that follows */
 	struct shard *next_orphan;
 	unsigned long seen_state; /* watchdog only */
 };
@@ -95,7 +96,7 @@ struct rpc_server {
 	int nprograms;
 	struct shard shards[MAX_SHARDS];
 	int nshards;
-	uint64_t poll_ns; /* for which a leader looks for events before it sleeps */
+	_Atomic uint64_t poll_ns; /* for which a leader looks for events before it sleeps; 0 until the watchdog has found out */
 	struct source listeners[MAX_LISTENERS];
 	int nlisteners;
 	struct drc *drc[2]; /* of RPC_ONCE and RPC_ONCE_BULK */
@@ -161,6 +162,11 @@ void park_add(struct rpc_server *server, struct parked *p);
 void park_settle(struct worker *w);
 void park_init(struct parking *parking);
 void park_destroy(struct parking *parking); /* empty */
+/* ---- poll.c ---- */
+struct epoll_event;
+int poll_events(struct shard *sh, struct epoll_event *events, int max); /* waits for events. Their number, or -1 with errno */
+uint64_t poll_worth_ns(void); /* for how long to look before sleeping is worth its while here: ten times what waking takes. Takes some 5 ms to find out */
+int poll_processors(void); /* that the server may run on */
 /* ---- udp.c ---- */
 int udp_open(const struct sockaddr *address, socklen_t len);
 void udp_serve(struct worker *w, int fd);

@@ -48,9 +48,10 @@ int rpc_server_create(const struct rpc_config *config, struct rpc_server **out)
 		rlim_t part = rl.rlim_cur / 8 * 3; /* half are for files */
 		s->config.max_connections = part < 100000 ? part : 100000;
 	}
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	s->poll_ns = cpus > 1 ? (uint64_t)config->busy_poll_us * 1000 : 0; /* with one, the client could not run meanwhile */
-	s->nshards = cpus < 1 ? 1 : cpus > MAX_SHARDS ? MAX_SHARDS : (int)cpus;
+	int cpus = poll_processors();
+	if (cpus == 1) /* the client could not run meanwhile */
+		s->config.busy_poll_us = 0;
+	s->nshards = cpus > MAX_SHARDS ? MAX_SHARDS : cpus;
 	if (s->nshards > (s->config.threads + 3) / 4) /* each leader needs some who take over from it */
 		s->nshards = (s->config.threads + 3) / 4;
 	if (!s->config.max_queued) {
@@ -411,25 +412,6 @@ static void handle(struct worker *w, struct source *src, uint32_t events)
 	}
 }
 
-/*
- * Waits for events. To be woken takes longer than most calls do, so a leader looks for the next one a while before it sleeps, giving way to whoever
- * wants the processor: as long as lately one call at a time came, each within that while. Linux's halt polling does the same for guests
- * (Documentation/virt/kvm/halt-polling.rst).
- */
-static int wait_for_events(struct shard *sh, struct epoll_event ev[EVENTS])
-{
-	uint64_t most = sh->server->poll_ns, since = now_ns();
-	while (sh->polls && now_ns() - since <= most) {
-		int n = epoll_wait(sh->epoll, ev, EVENTS, 0);
-		if (n)
-			return n;
-		sched_yield();
-	}
-	int n = epoll_wait(sh->epoll, ev, EVENTS, -1);
-	sh->polls = now_ns() - since < 2 * most;
-	return n;
-}
-
 static unsigned long calls_run(const struct worker *w)
 {
 	return atomic_load_explicit(&w->state, memory_order_relaxed) >> 2;
@@ -446,7 +428,7 @@ static void lead(struct worker *w, struct shard *sh)
 		park_settle(w);
 		if (!worker_leads(w))
 			return;
-		int n = wait_for_events(sh, ev);
+		int n = poll_events(sh, ev, EVENTS);
 		unsigned long before = calls_run(w);
 		for (int i = 0; i < n && worker_leads(w); i++) {
 			/* An event of a connection that an earlier one of this round closed can't be: each is closed by its own event alone,
@@ -454,7 +436,7 @@ static void lead(struct worker *w, struct shard *sh)
 			handle(w, ev[i].data.ptr, ev[i].events);
 		}
 		if (worker_leads(w)) /* else it is the next leader's */
-			sh->polls = sh->polls && calls_run(w) - before <= 1;
+			sh->lone = calls_run(w) - before <= 1;
 	}
 }
 
@@ -497,6 +479,7 @@ static void *watch(void *arg)
 {
 	struct rpc_server *s = arg;
 	bool busy = false;
+	atomic_store(&s->poll_ns, s->config.busy_poll_us < 0 ? poll_worth_ns() : (uint64_t)s->config.busy_poll_us * 1000);
 	while (!atomic_load(&s->stopping)) {
 		usleep(busy ? WATCH_BUSY_US : WATCH_IDLE_US);
 		wake_listeners(s);

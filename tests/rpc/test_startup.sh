@@ -81,7 +81,7 @@ refuses a_bad_address_is_refused 'is not an address; write one like 127.0.0.1' -
 refuses an_address_of_another_machine_is_refused 'must be an address of this machine' --lower "$dir/lower" --port 0 --listen 192.0.2.77
 refuses a_layer_that_moved_nowhere_is_refused 'moved .*NEW must be a --lower' --lower "$dir/lower" --moved /old=/new
 refuses no_threads_are_refused '1 to 1000' --lower "$dir/lower" --threads 0
-refuses a_busy_poll_of_more_than_a_millisecond_is_refused 'microseconds from 0 to 1000' --lower "$dir/lower" --busy-poll 1001
+refuses a_busy_poll_of_more_than_a_millisecond_is_refused 'microseconds from 0 to 1000, or auto' --lower "$dir/lower" --busy-poll 1001
 refuses too_many_threads_are_refused '1 to 1000' --lower "$dir/lower" --threads 1001
 refuses a_tiny_table_is_refused '16 or more' --lower "$dir/lower" --max-objects 3
 refuses an_unknown_log_level_is_refused 'error, warning, notice' --lower "$dir/lower" --log-level loud
