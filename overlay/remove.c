@@ -37,6 +37,17 @@ void name_is_gone(struct overlay *ov, struct object *o, struct object *dir, cons
 	}
 }
 
+/* The whiteouts in an empty directory hide nothing more: they go with it. */
+static int remove_with_whiteouts(struct overlay *ov, int dirfd, const char *name)
+{
+	char temp[24];
+	work_name(ov, temp);
+	if (renameat2(dirfd, name, ov->work_fd, temp, RENAME_NOREPLACE))
+		return -errno;
+	work_remove(ov, temp);
+	return 0;
+}
+
 static int remove_locked(struct overlay *ov, struct object *dir, const char *name, struct object *o, const struct found *f)
 {
 	struct fdent *parent;
@@ -62,13 +73,8 @@ static int remove_locked(struct overlay *ov, struct object *dir, const char *nam
 		rc = whiteout_name(ov, parent->fd, name, in_upper, is_dir);
 	} else if (is_dir && unlinkat(parent->fd, name, AT_REMOVEDIR)) {
 		rc = -errno;
-		if (rc == -ENOTEMPTY || rc == -EEXIST) { /* whiteouts that hide nothing more: they go with it */
-			char temp[24];
-			work_name(ov, temp);
-			rc = renameat2(parent->fd, name, ov->work_fd, temp, RENAME_NOREPLACE) ? -errno : 0;
-			if (!rc)
-				work_remove(ov, temp);
-		}
+		if (rc == -ENOTEMPTY || rc == -EEXIST)
+			rc = directory_is_empty(ov, o) ?: remove_with_whiteouts(ov, parent->fd, name);
 	} else if (!is_dir && unlinkat(parent->fd, name, 0)) {
 		rc = -errno;
 	}
@@ -85,13 +91,19 @@ out:
 	return rc;
 }
 
-/* As Linux asks: permission first, then what it is. Of a directory, its dir_lock is held. known_empty: it was, and nothing changed since. */
-static int check_removal(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, struct object *o, bool want_dir, bool known_empty)
+/* Nobody has to look whether it is empty: there is one directory, and rmdir(2) will tell. */
+static bool rmdir_tells(const struct object *o, const struct found *f)
+{
+	return only_upper(o) && f->name_in_upper && !f->name_below;
+}
+
+/* As Linux asks: permission first, then what it is. Of a directory, its dir_lock is held. look: whether it is empty. */
+static int check_removal(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, struct object *o, bool want_dir, bool look)
 {
 	int rc = may_remove(ov, cred, dir, o);
 	if (!rc && want_dir != (o->type == S_IFDIR))
 		rc = want_dir ? -ENOTDIR : -EISDIR;
-	if (!rc && want_dir && !known_empty)
+	if (!rc && want_dir && look)
 		rc = directory_is_empty(ov, o);
 	return rc;
 }
@@ -113,7 +125,7 @@ static int remove_name(struct overlay *ov, const struct overlay_cred *cred, stru
 		if (seen->type == S_IFDIR)
 			pthread_mutex_lock(&seen->dir_lock);
 		changes = atomic_load(&seen->changes);
-		rc = check_removal(ov, cred, dir, seen, want_dir, false);
+		rc = check_removal(ov, cred, dir, seen, want_dir, !only_upper(seen));
 		if (seen->type == S_IFDIR)
 			pthread_mutex_unlock(&seen->dir_lock);
 	}
@@ -132,7 +144,8 @@ static int remove_name(struct overlay *ov, const struct overlay_cred *cred, stru
 		rc = name_state(ov, dir, name, o, &f);
 	if (!rc) {
 		pthread_mutex_lock(&o->dir_lock); /* nobody adds a name while it goes */
-		rc = check_removal(ov, cred, dir, o, want_dir, o == seen && changes == atomic_load(&o->changes));
+		bool looked = o == seen && !only_upper(o) && changes == atomic_load(&o->changes);
+		rc = check_removal(ov, cred, dir, o, want_dir, !looked && !rmdir_tells(o, &f));
 		if (!rc)
 			rc = remove_locked(ov, dir, name, o, &f);
 		pthread_mutex_unlock(&o->dir_lock);

@@ -215,6 +215,24 @@ static void a_new_directory_over_a_removed_one_is_opaque(void **state)
 	sh(s->dir, "test -d upper/both; test -z \"$(ls -A work/work)\"");
 }
 
+static void a_directory_of_the_upper_goes_with_its_whiteouts_alone(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_wcc wcc;
+	sh(s->dir, "mkdir upper/full upper/hollow; echo x >upper/full/x");
+	char whiteout[128];
+	snprintf(whiteout, sizeof whiteout, "%s/hollow/gone", s->upper);
+	bool hollow = !mknod(whiteout, S_IFCHR, 0); /* as a lower layer that was taken out leaves it */
+	if (!hollow)
+		print_message("skipped: no right to make a whiteout here\n");
+	assert_int_equal(overlay_rmdir(s->ov, &root_cred, s->root, "full", &wcc), -ENOTEMPTY);
+	sh(s->dir, "test -f upper/full/x");
+	sh(s->dir, "rm upper/full/x");
+	assert_int_equal(overlay_rmdir(s->ov, &root_cred, s->root, "full", &wcc), 0);
+	assert_int_equal(overlay_rmdir(s->ov, &root_cred, s->root, "hollow", &wcc), 0);
+	sh(s->dir, "test ! -e upper/full && test ! -e upper/hollow");
+}
+
 static void renaming_a_lower_directory_leaves_a_redirect(void **state)
 {
 	struct stack *s = *state;
@@ -459,6 +477,7 @@ int main(void)
 		T(removing_a_lower_file_leaves_a_whiteout),
 		T(removing_an_upper_file_leaves_nothing),
 		T(a_new_directory_over_a_removed_one_is_opaque),
+		T(a_directory_of_the_upper_goes_with_its_whiteouts_alone),
 		T(renaming_a_lower_directory_leaves_a_redirect),
 		T(a_rename_sees_what_stands_under_the_new_name_though_nobody_looked),
 		T(names_of_a_linked_lower_file_stay_one_object),
