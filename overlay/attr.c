@@ -5,10 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-/* Layers changed behind our back are undefined, as in Linux overlayfs; yet a second later such a change shows. */
-enum { ATTR_LIFE_NS = 1000000000 };
+/* Layers changed behind our back are undefined, as in Linux overlayfs; yet such a change shows. The longer a file has not changed, the longer its
+ * attributes are kept: a tenth of that time, between these (seconds), as NFS clients do (acregmin and acregmax in nfs(5)). A directory's only for the former. */
+enum { LIFE_MIN = 1, LIFE_MAX = 30, LIFE_PART = 10 };
 
 static uint64_t now_ns(void)
 {
@@ -43,6 +45,22 @@ static int attr_fill(struct overlay *ov, struct object *o, const struct statx *s
 	return 0;
 }
 
+time_t attr_life(const struct overlay_attr *a, time_t now)
+{
+	time_t changed = a->mtime.tv_sec > a->ctime.tv_sec ? a->mtime.tv_sec : a->ctime.tv_sec, life = (now - changed) / LIFE_PART;
+	if (S_ISDIR(a->mode) || life < LIFE_MIN)
+		return LIFE_MIN;
+	return life < LIFE_MAX ? life : LIFE_MAX;
+}
+
+/* o->lock held */
+static void keep_for_a_while(struct object *o)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	o->attr_until = now_ns() + (uint64_t)attr_life(&o->attr, now.tv_sec) * 1000000000u;
+}
+
 /* The same look says whether a lower file is immutable: a copy would carry a mark besides, and has to be asked. o->lock held */
 static void keep_protection(struct object *o, const struct statx *st)
 {
@@ -54,7 +72,7 @@ static void keep_protection(struct object *o, const struct statx *st)
 static int attr_load(struct overlay *ov, struct object *o)
 {
 	struct statx st;
-	if (o->attr_valid && now_ns() - o->attr_stamp < ATTR_LIFE_NS)
+	if (o->attr_valid && now_ns() < o->attr_until)
 		return 0;
 	int rc = o->dead ? object_gone(o) : place_statx(ov, o->upper ? o->upper : o->lower[0], &st);
 	if (!rc && ((st.stx_mode & S_IFMT) != o->type || (st.stx_ino != o->real_ino && o->parent)))
@@ -73,7 +91,7 @@ static int attr_load(struct overlay *ov, struct object *o)
 	if (!o->attr_valid)
 		o->acl_known = false;
 	o->attr_valid = true;
-	o->attr_stamp = now_ns();
+	keep_for_a_while(o);
 	return 0;
 }
 
@@ -106,7 +124,7 @@ void attr_keep(struct overlay *ov, struct object *o, const struct statx *st)
 	if (!atomic_load(&o->changes)) { /* others may have found and changed it already; attr_forget counts first */
 		o->attr_valid = !attr_fill(ov, o, st, &o->attr);
 		keep_protection(o, st);
-		o->attr_stamp = now_ns();
+		keep_for_a_while(o);
 	}
 	pthread_mutex_unlock(&o->lock);
 }

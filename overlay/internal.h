@@ -156,7 +156,7 @@ struct object {
 	uint8_t protection; /* PROTECTION_* bits, or 0: not looked at yet */
 	bool copying; /* a copy-up is under way. This alone is guarded by ov->copies.lock */
 	uint32_t acl_size;
-	uint64_t attr_stamp; /* coarse monotonic ns when attr was read */
+	uint64_t attr_until; /* coarse monotonic ns: when attr is to be read again */
 	struct overlay_attr attr;
 	void *acl; /* posix ACL xattr, or NULL */
 	struct place *data; /* where a metacopy's data is, or NULL: nowhere. Set once */
@@ -424,6 +424,7 @@ void origins_free(struct origins *o); /* NULL is allowed */
 
 /* ---- attr.c ---- */
 int attr_get(struct overlay *ov, struct object *o, struct overlay_attr *attr); /* rename_lock shared */
+time_t attr_life(const struct overlay_attr *a, time_t now); /* for how many seconds they are kept; now: of the clock that the times are of */
 void attr_forget(struct object *o); /* after a change */
 void attr_keep(struct overlay *ov, struct object *o, const struct statx *st); /* of an object that is new in the table, as it was found */
 uint64_t id_fileid(const struct overlay_id *id);
