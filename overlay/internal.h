@@ -31,7 +31,7 @@ void slab_destroy(struct slab *s); /* with all that was not given back */
 void *slab_alloc(struct slab *s, size_t size); /* all zero. NULL: no memory, or SLAB_SIZES granules or more */
 void slab_free(struct slab *s, void *p, size_t size); /* size: as it was asked for. NULL is allowed */
 
-/* ---- layer.c: a layer, and places beneath it ---- */
+/* ---- layer.c: a layer, and one step beneath it ---- */
 struct layer {
 	uint32_t number; /* for good; part of ids */
 	char *path;
@@ -48,6 +48,15 @@ struct layer {
 	uint32_t age; /* the start at which the layer joined the stack: directories keep the identity that the oldest gave them */
 };
 
+/* lower: reached by a read-only mount of our own, where we may make one: what others mounted inside the directory is not part of it, as in Linux. */
+int layer_open(struct overlay *ov, struct layer *layer, const char *path, bool lower, char *err, size_t errlen);
+void layer_close(struct overlay *ov, struct layer *layer);
+int statx_at(int dirfd, const char *name, struct statx *st); /* "" is dirfd itself; never follows */
+/* One component below dirfd (M6: RESOLVE_BENEATH and no symlinks). */
+int open_beneath(int dirfd, const char *name, int flags);
+int inode_generation(const struct layer *layer, int dirfd, const char *name, const struct statx *st, uint64_t *gen);
+
+/* ---- place.c: where something is in a layer ---- */
 enum fd_kind { FD_PATH, FD_READ, FD_WRITE, FD_KINDS };
 
 /* Where something is in one layer: a name in a parent place. Its descriptors are opened at need and cached.
@@ -61,6 +70,13 @@ struct place {
 	char first_name[];
 };
 
+struct place *place_new(struct overlay *ov, struct layer *layer, struct place *parent, const char *name); /* NULL: no memory; takes its own reference of parent */
+struct place *place_get(struct place *place);
+void place_put(struct overlay *ov, struct place *place); /* NULL is allowed */
+void place_free(struct overlay *ov, struct place *place); /* at once: a layer's root, which place_put never frees; its descriptors are gone */
+void place_move(struct overlay *ov, struct place *place, struct place *parent, char *name); /* takes over name */
+
+/* ---- fds.c: the descriptors of places ---- */
 struct fdent { /* one cached descriptor */
 	int fd;
 	unsigned pins; /* guarded by fds.lock, as all below */
@@ -75,13 +91,8 @@ struct fds {
 	size_t count, max;
 };
 
-/* lower: reached by a read-only mount of our own, where we may make one: what others mounted inside the directory is not part of it, as in Linux. */
-int layer_open(struct overlay *ov, struct layer *layer, const char *path, bool lower, char *err, size_t errlen);
-void layer_close(struct overlay *ov, struct layer *layer);
-struct place *place_new(struct overlay *ov, struct layer *layer, struct place *parent, const char *name); /* NULL: no memory; takes its own reference of parent */
-struct place *place_get(struct place *place);
-void place_put(struct overlay *ov, struct place *place); /* NULL is allowed */
-void place_move(struct overlay *ov, struct place *place, struct place *parent, char *name); /* takes over name */
+void fds_init(struct fds *fds, size_t max);
+void fds_destroy(struct fds *fds);
 /* A pinned descriptor of the place; release with place_unpin. */
 int place_pin(struct overlay *ov, struct place *place, enum fd_kind kind, struct fdent **ent);
 void place_unpin(struct overlay *ov, struct fdent *ent); /* NULL is allowed */
@@ -90,12 +101,6 @@ void place_adopt(struct overlay *ov, struct place *place, enum fd_kind kind, int
 /* A pinned descriptor of the place's parent, and the name in it: for statx and the like. For a layer's root: itself and "". */
 int place_pin_parent(struct overlay *ov, struct place *place, struct fdent **ent, const char **name);
 int place_statx(struct overlay *ov, struct place *place, struct statx *st);
-void fds_init(struct fds *fds, size_t max);
-void fds_destroy(struct fds *fds);
-int statx_at(int dirfd, const char *name, struct statx *st); /* "" is dirfd itself; never follows */
-/* One component below dirfd (M6: RESOLVE_BENEATH and no symlinks). */
-int open_beneath(int dirfd, const char *name, int flags);
-int inode_generation(const struct layer *layer, int dirfd, const char *name, const struct statx *st, uint64_t *gen);
 
 /* ---- format.c: overlayfs's marks on disk ---- */
 #define IDENTITY_SUFFIX "overnfsd"
