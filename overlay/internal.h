@@ -498,10 +498,11 @@ int link_into(struct overlay *ov, struct object *o, int dirfd, const char *name,
 /* ---- listing.c ---- */
 /* Is the merged directory empty? Under its dir_lock. */
 int directory_is_empty(struct overlay *ov, struct object *dir);
-void listing_forget(struct overlay *ov, struct object *dir);
 /* Calls visit for each name of the merged directory, with the topmost layer that has it and d_ino there; may_be_dir where d_type says so or
  * says nothing. rename_lock shared. */
 typedef int listing_visit(void *arg, const char *name, const struct layer *layer, uint64_t ino, bool may_be_dir);
 int listing_walk(struct overlay *ov, struct object *dir, listing_visit *visit, void *arg);
+/* ---- kept.c ---- */
+void listing_forget(struct overlay *ov, struct object *dir); /* what is kept of it: the object goes */
 
 #endif

@@ -5,7 +5,7 @@
  * Memory stays bounded however big a directory is: a listing is a window on it, the names that follow a cookie up to a number of bytes.
  * Where a directory is bigger than a window, it is read again for the next one.
  */
-#include "internal.h"
+#include "listing.h"
 
 #include <dirent.h>
 #include <endian.h>
@@ -16,28 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* OWN_INODE: what it is in its layer is what it is in the merged tree (but for directories, which merge): d_ino tells its id. */
-enum { OWN_INODE = 1, WHITEOUT = 2, IS_DIR = 4 };
-enum { FIRST_COOKIE = 3, GETDENTS_BUFFER = 1 << 17 }; /* cookies 1 and 2 are "." and ".." */
-enum { KEPT_BYTES = 64 << 20, WINDOWS = 8 }; /* a window is that part of the bytes of all that are kept */
-
-struct item {
-	uint64_t hash; /* cookie */
-	uint64_t ino;
-	uint32_t name; /* offset in names */
-	uint16_t layer; /* index in ov->layers */
-	uint8_t flags;
-};
-
-struct listing {
-	atomic_uint refs;
-	uint64_t from, to; /* holds what has a hash above from and at most to */
-	struct item *items;
-	size_t count, room;
-	char *names;
-	size_t names_len, names_room, max; /* max: bytes that all may take */
-	uint64_t version; /* of the directory when it was read */
-};
+enum { GETDENTS_BUFFER = 1 << 17, KEPT_BYTES = 64 << 20, WINDOWS = 8 }; /* a window is that part of the bytes of all that are kept */
 
 /* Keyed like the handles: a hash that anybody can compute, anybody can make two names collide in, and one of them would be lost to a client
  * whose reply ended between the two. */
@@ -49,7 +28,7 @@ static uint64_t name_hash(const struct overlay *ov, const char *name)
 	return h < FIRST_COOKIE ? h + FIRST_COOKIE : h;
 }
 
-static void listing_put(struct listing *l)
+void listing_put(struct listing *l)
 {
 	if (!l || atomic_fetch_sub(&l->refs, 1) != 1)
 		return;
@@ -58,7 +37,7 @@ static void listing_put(struct listing *l)
 	free(l);
 }
 
-static size_t listing_bytes(const struct listing *l)
+size_t listing_bytes(const struct listing *l)
 {
 	return sizeof *l + l->room * sizeof *l->items + l->names_room;
 }
@@ -260,7 +239,7 @@ static void fit(struct listing *l)
 	}
 }
 
-static size_t kept_bytes(const struct overlay *ov)
+size_t kept_bytes(const struct overlay *ov)
 {
 	return ov->config.listing_bytes ? ov->config.listing_bytes : KEPT_BYTES;
 }
@@ -299,9 +278,7 @@ static void in_order(struct overlay *ov, struct listing *l)
 	pthread_rwlock_rdlock(&ov->rename_lock);
 }
 
-/* rename_lock shared. It is let go while the disk is read, which may take long: a rename need not wait for that, nor those who come behind it. What
- * comes and goes meanwhile may show or not. -ESTALE: so did the directory. */
-static int listing_read(struct overlay *ov, struct object *dir, uint64_t from, struct listing **out)
+int listing_read(struct overlay *ov, struct object *dir, uint64_t from, struct listing **out)
 {
 	struct listing *l = calloc(1, sizeof *l);
 	int rc = 0;
@@ -386,228 +363,5 @@ int directory_is_empty(struct overlay *ov, struct object *dir)
 		e.x = !(dir->upper && !e.above) && dir->lower_x[e.above - (dir->upper ? 1 : 0)];
 		rc = read_layer(ov, dir, nth_place(dir, e.above), look_for_any, &e);
 	}
-	return rc;
-}
-
-/* ---- listings that are kept ---- */
-static void drop_kept(struct overlay *ov, struct kept_listing *k)
-{
-	ov->listings_bytes -= k->l ? listing_bytes(k->l) : 0;
-	listing_put(k->l);
-	*k = (struct kept_listing){ 0 };
-}
-
-/* Where a directory's listings are: WAYS of them. */
-static struct kept_listing *kept_of(struct overlay *ov, const struct object *dir)
-{
-	uint64_t h = (uintptr_t)dir * 0x9e3779b97f4a7c15u;
-	return &ov->listings[(h >> 32) % (LISTINGS / LISTING_WAYS) * LISTING_WAYS];
-}
-
-/* The least recently used of a directory's; empty ones first. */
-static struct kept_listing *oldest_kept(struct kept_listing *kept)
-{
-	struct kept_listing *oldest = kept;
-	for (struct kept_listing *k = kept; k < kept + LISTING_WAYS; k++)
-		if (k->used < oldest->used)
-			oldest = k;
-	return oldest;
-}
-
-static struct kept_listing *oldest_of_all(struct overlay *ov)
-{
-	struct kept_listing *oldest = NULL;
-	for (struct kept_listing *k = ov->listings; k < ov->listings + LISTINGS; k++)
-		if (k->l && (!oldest || k->used < oldest->used))
-			oldest = k;
-	return oldest;
-}
-
-static void make_room(struct overlay *ov, size_t bytes)
-{
-	struct kept_listing *k;
-	while (ov->listings_bytes + bytes > kept_bytes(ov) && (k = oldest_of_all(ov)))
-		drop_kept(ov, k);
-}
-
-/* A scan from the start throws away the other windows: they may be older than the scan, and would miss what was there when it began. */
-static void keep(struct overlay *ov, struct object *dir, struct listing *l, unsigned changes)
-{
-	struct kept_listing *kept = kept_of(ov, dir);
-	pthread_mutex_lock(&ov->listings_lock);
-	for (struct kept_listing *k = kept; k < kept + LISTING_WAYS; k++)
-		if (k->dir == dir && (!l->from || k->l->from == l->from))
-			drop_kept(ov, k);
-	make_room(ov, listing_bytes(l));
-	struct kept_listing *k = oldest_kept(kept);
-	drop_kept(ov, k);
-	atomic_fetch_add(&l->refs, 1);
-	*k = (struct kept_listing){ .dir = dir, .l = l, .changes = changes, .used = ++ov->listings_clock };
-	ov->listings_bytes += listing_bytes(l);
-	pthread_mutex_unlock(&ov->listings_lock);
-}
-
-/* A scan that goes on uses the window that it finds, if one is kept: what came or went since may show or not, what stayed
- * shows once. A scan that begins needs one in which nothing changed. */
-static struct listing *find_kept(struct overlay *ov, struct object *dir, uint64_t cookie, uint64_t version)
-{
-	struct listing *l = NULL;
-	uint64_t from = cookie < FIRST_COOKIE ? 0 : cookie;
-	struct kept_listing *kept = kept_of(ov, dir);
-	pthread_mutex_lock(&ov->listings_lock);
-	for (struct kept_listing *k = kept; !l && k < kept + LISTING_WAYS; k++)
-		if (k->dir == dir && k->l->from <= from && from < k->l->to &&
-		    (cookie || (k->l->version == version && k->changes == atomic_load(&dir->changes)))) {
-			l = k->l;
-			atomic_fetch_add(&l->refs, 1);
-			k->used = ++ov->listings_clock;
-		}
-	pthread_mutex_unlock(&ov->listings_lock);
-	return l;
-}
-
-/* rename_lock shared, and let go now and then. -ESTALE: the directory was removed meanwhile. */
-static int listing_get(struct overlay *ov, struct object *dir, uint64_t cookie, struct listing **out)
-{
-	struct overlay_attr a;
-	int rc = attr_get(ov, dir, &a);
-	if (rc)
-		return rc;
-	uint64_t version = (uint64_t)a.ctime.tv_sec * 1000000000u + (uint64_t)a.ctime.tv_nsec;
-	if ((*out = find_kept(ov, dir, cookie, version)))
-		return 0;
-	/* One reader at a time: the others find what it read, and not as many are in memory as there are threads. Nobody waits for it with rename_lock
-	 * held, which it takes. */
-	pthread_mutex_t *reader = &ov->listing_readers[(uintptr_t)dir / sizeof *dir % LISTING_READERS];
-	pthread_rwlock_unlock(&ov->rename_lock);
-	pthread_mutex_lock(reader);
-	pthread_rwlock_rdlock(&ov->rename_lock);
-	if (dir->dead) {
-		rc = -ESTALE;
-	} else if (!(*out = find_kept(ov, dir, cookie, version))) {
-		unsigned changes = atomic_load(&dir->changes);
-		rc = listing_read(ov, dir, cookie, out);
-		if (!rc) {
-			(*out)->version = version;
-			keep(ov, dir, *out, changes);
-		}
-	}
-	pthread_mutex_unlock(reader);
-	return rc;
-}
-
-void listing_forget(struct overlay *ov, struct object *dir)
-{
-	struct kept_listing *kept = kept_of(ov, dir);
-	pthread_mutex_lock(&ov->listings_lock);
-	for (struct kept_listing *k = kept; k < kept + LISTING_WAYS; k++)
-		if (k->dir == dir)
-			drop_kept(ov, k);
-	pthread_mutex_unlock(&ov->listings_lock);
-}
-
-/* ---- giving entries out ---- */
-/* The entry's file id, as GETATTR says it: of a name in one lower alone it can be told from d_ino; the others are looked up. */
-static int resolve(struct overlay *ov, struct object *dir, const char *name, const struct item *item, bool plus, uint64_t *fileid,
-		   struct object **o)
-{
-	*o = NULL;
-	if (!plus && item->flags & OWN_INODE && !(item->flags & IS_DIR)) {
-		struct overlay_id id = { .layer = ov->layers[item->layer].number, .ino = item->ino };
-		*fileid = id_fileid(&id);
-		return 0;
-	}
-	if (!(*o = table_find_name(ov, dir, name))) {
-		pthread_mutex_lock(&dir->dir_lock);
-		int rc = lookup_listed(ov, dir, name, &ov->layers[item->layer], o);
-		pthread_mutex_unlock(&dir->dir_lock);
-		if (rc == -ENOENT)
-			return rc;
-		if (rc) { /* broken: it stands there all the same, as in Linux, though it can't be looked up */
-			struct overlay_id id = { .layer = ov->layers[item->layer].number, .ino = item->ino };
-			*fileid = id_fileid(&id);
-			*o = NULL;
-			return 0;
-		}
-	}
-	*fileid = id_fileid(&(*o)->id);
-	return 0;
-}
-
-struct scan {
-	bool plus, more;
-	overlay_fill *fill;
-	void *arg;
-};
-
-static void give(struct overlay *ov, struct scan *s, const struct overlay_entry *e, struct object *o)
-{
-	struct overlay_attr a;
-	bool have = s->plus && o && !attr_get(ov, o, &a);
-	s->more = s->fill(s->arg, e, have ? o : NULL, have ? &a : NULL);
-}
-
-static void give_dots(struct overlay *ov, struct scan *s, struct object *dir, uint64_t cookie)
-{
-	struct object *up = dir->parent ? dir->parent : dir;
-	if (cookie < 1)
-		give(ov, s, &(struct overlay_entry){ ".", id_fileid(&dir->id), 1 }, dir);
-	if (s->more && cookie < 2)
-		give(ov, s, &(struct overlay_entry){ "..", id_fileid(&up->id), 2 }, up);
-}
-
-static size_t first_behind(const struct listing *l, uint64_t cookie)
-{
-	size_t low = 0, high = l->count;
-	while (low < high) {
-		size_t mid = low + (high - low) / 2;
-		if (l->items[mid].hash > cookie)
-			high = mid;
-		else
-			low = mid + 1;
-	}
-	return low;
-}
-
-/* What the window holds behind cookie, as long as it is wanted. */
-static void give_window(struct overlay *ov, struct scan *s, struct object *dir, const struct listing *l, uint64_t cookie)
-{
-	for (size_t i = first_behind(l, cookie); s->more && i < l->count; i++) {
-		const struct item *item = &l->items[i];
-		struct overlay_entry e = { .name = l->names + item->name, .cookie = item->hash };
-		struct object *o;
-		if (resolve(ov, dir, e.name, item, s->plus, &e.fileid, &o))
-			continue; /* gone since */
-		give(ov, s, &e, o);
-		overlay_put(ov, o);
-	}
-}
-
-int overlay_readdir(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, uint64_t cookie, bool plus,
-		    overlay_fill *fill, void *arg, bool *eof)
-{
-	struct scan s = { .plus = plus, .more = true, .fill = fill, .arg = arg };
-	struct listing *l = NULL;
-	*eof = false;
-	if (dir->type != S_IFDIR)
-		return -ENOTDIR;
-	pthread_rwlock_rdlock(&ov->rename_lock);
-	int rc = dir->dead ? -ESTALE : require(ov, cred, dir, OVERLAY_READ);
-	if (!rc)
-		rc = listing_get(ov, dir, cookie, &l);
-	if (!rc)
-		give_dots(ov, &s, dir, cookie);
-	while (!rc && s.more) {
-		give_window(ov, &s, dir, l, cookie);
-		if (!s.more || l->to == UINT64_MAX)
-			break;
-		cookie = l->to;
-		listing_put(l);
-		l = NULL;
-		rc = listing_get(ov, dir, cookie, &l);
-	}
-	*eof = !rc && s.more;
-	pthread_rwlock_unlock(&ov->rename_lock);
-	listing_put(l);
 	return rc;
 }
