@@ -1,4 +1,4 @@
-/* layer.c: places and the cache of their descriptors. */
+/* place.c and fds.c: places and the cache of their descriptors. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
