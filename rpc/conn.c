@@ -1,12 +1,10 @@
-/* conn.c: a TCP connection: record marking (RFC 5531 11), reading, writing. */
+/* conn.c: a TCP connection: its life, and how its calls are read and run. */
 #include "internal.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/sendfile.h>
 #include <unistd.h>
 
 struct conn *conn_new(struct shard *shard, int fd, const struct sockaddr_storage *peer)
@@ -79,191 +77,6 @@ void conn_close(struct conn *c)
 	conn_put(c);
 }
 
-/* A reader that does not read is not read from either. Where many are slow at once, sooner. */
-bool conn_is_full(struct conn *c)
-{
-	struct rpc_server *s = c->shard->server;
-	size_t queued = atomic_load_explicit(&c->queued, memory_order_relaxed);
-	return queued >= OUT_QUEUE_MAX || (queued && atomic_load_explicit(&s->queued, memory_order_relaxed) > s->config.max_queued / 2);
-}
-
-/* c->lock held */
-static void watch(struct conn *c)
-{
-	uint32_t events = (c->out_len > c->out_at ? EPOLLOUT : 0) | (conn_is_full(c) ? 0 : EPOLLIN);
-	struct epoll_event e = { .events = events, .data.ptr = &c->source };
-	if (events == c->events || c->closed)
-		return;
-	c->events = events;
-	epoll_ctl(c->shard->epoll, EPOLL_CTL_MOD, c->source.fd, &e);
-}
-
-/* c->lock held, as below. n: bytes more, or fewer, in the queue. */
-static void count_queued(struct conn *c, ssize_t n)
-{
-	atomic_store_explicit(&c->queued, c->out_len - c->out_at, memory_order_relaxed);
-	atomic_fetch_add(&c->shard->server->queued, (size_t)n);
-}
-
-static int enqueue(struct conn *c, const uint8_t *data, size_t len)
-{
-	struct rpc_server *s = c->shard->server;
-	if (atomic_load(&s->queued) + len > s->config.max_queued)
-		return -ENOBUFS;
-	if (c->out_len + len > c->out_size && c->out_at) { /* a slow reader may never empty it: what was taken makes room */
-		memmove(c->out, c->out + c->out_at, c->out_len - c->out_at);
-		c->out_len -= c->out_at;
-		c->out_at = 0;
-	}
-	if (c->out_len + len > c->out_size) {
-		size_t size = (c->out_len + len) * 2;
-		uint8_t *more = realloc(c->out, size);
-		if (!more)
-			return -ENOMEM;
-		c->out = more;
-		c->out_size = size;
-	}
-	memcpy(c->out + c->out_len, data, len);
-	c->out_len += len;
-	count_queued(c, (ssize_t)len);
-	return 0;
-}
-
-static ssize_t send_some(struct conn *c, const uint8_t *data, size_t len, int flags)
-{
-	ssize_t n;
-	do
-		n = send(c->source.fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL | flags);
-	while (n < 0 && errno == EINTR);
-	return n < 0 ? (errno == EAGAIN ? 0 : -errno) : n;
-}
-
-/* What the socket does not take at once is queued. Whoever sends may not be the shard's leader, who alone closes: it sees the shutdown. */
-static int send_flags(struct conn *c, const uint8_t *data, size_t len, int flags)
-{
-	ssize_t n = 1;
-	while (len && n > 0 && c->out_at == c->out_len && (n = send_some(c, data, len, flags)) > 0) {
-		data += n;
-		len -= (size_t)n;
-	}
-	int rc = n < 0 ? (int)n : len ? enqueue(c, data, len) : 0;
-	if (rc)
-		shutdown(c->source.fd, SHUT_RDWR);
-	else
-		watch(c);
-	return rc;
-}
-
-static int send_locked(struct conn *c, const uint8_t *data, size_t len)
-{
-	return send_flags(c, data, len, 0);
-}
-
-int conn_send(struct conn *c, const uint8_t *data, size_t len)
-{
-	pthread_mutex_lock(&c->lock);
-	int rc = c->closed ? -EPIPE : send_locked(c, data, len);
-	pthread_mutex_unlock(&c->lock);
-	if (rc == -ENOBUFS)
-		rpc_log(c->shard->server, 4, "a connection is closed: its client does not read, and too many replies wait");
-	return rc;
-}
-
-static size_t padded(const struct rpc_file *file)
-{
-	return ((size_t)file->len + 3) & ~(size_t)3;
-}
-
-/* What the file has no more is zeros: how many bytes come was said already. NULL: no memory, or they can't be read. */
-static uint8_t *read_part(const struct rpc_file *file, off_t from)
-{
-	size_t len = (size_t)(file->offset + file->len - from), got = 0;
-	uint8_t *part = calloc(1, len + 4);
-	while (part && got < len) {
-		ssize_t n = pread(file->fd, part + got, len - got, from + (off_t)got);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0) {
-			free(part);
-			return NULL;
-		}
-		if (!n)
-			break;
-		got += (size_t)n;
-	}
-	return part;
-}
-
-/* c->lock held. What the socket does not take at once is read, and queued as any reply. */
-static int send_part(struct conn *c, const struct rpc_file *file)
-{
-	off_t at = file->offset, end = at + file->len;
-	ssize_t n = 1;
-	while (at < end && n > 0 && c->out_at == c->out_len) {
-		do
-			n = sendfile(c->source.fd, file->fd, &at, (size_t)(end - at));
-		while (n < 0 && errno == EINTR);
-	}
-	if (n < 0 && errno != EAGAIN)
-		return -errno;
-	size_t left = padded(file) - (size_t)(at - file->offset);
-	uint8_t *part = left ? read_part(file, at) : NULL;
-	int rc = left ? part ? send_locked(c, part, left) : -EIO : 0;
-	free(part);
-	return rc;
-}
-
-int conn_send_file(struct conn *c, const uint8_t *data, size_t len, const struct rpc_file *file)
-{
-	pthread_mutex_lock(&c->lock);
-	int rc = c->closed ? -EPIPE : send_flags(c, data, len, file->len ? MSG_MORE : 0); /* what nothing follows would be held back, for 200 ms */
-	if (!rc)
-		rc = send_part(c, file);
-	if (rc)
-		shutdown(c->source.fd, SHUT_RDWR);
-	pthread_mutex_unlock(&c->lock);
-	file->done(file->arg);
-	return rc;
-}
-
-int conn_send_record(struct conn *c, const uint8_t *reply, size_t len)
-{
-	uint8_t mark[4];
-	put_be32(mark, 0x80000000u | (uint32_t)len);
-	pthread_mutex_lock(&c->lock); /* over both */
-	int rc = c->closed ? -EPIPE : send_locked(c, mark, 4);
-	if (!rc)
-		rc = send_locked(c, reply, len);
-	pthread_mutex_unlock(&c->lock);
-	return rc;
-}
-
-bool conn_flush(struct conn *c)
-{
-	ssize_t n = 1;
-	pthread_mutex_lock(&c->lock);
-	while (c->out_at < c->out_len && (n = send_some(c, c->out + c->out_at, c->out_len - c->out_at, 0)) > 0) {
-		c->out_at += (size_t)n;
-		count_queued(c, -n);
-	}
-	if (c->out_at == c->out_len) {
-		free(c->out); /* rare: a connection at rest holds no buffer */
-		c->out = NULL;
-		c->out_at = c->out_len = c->out_size = 0;
-	}
-	watch(c);
-	pthread_mutex_unlock(&c->lock);
-	return n >= 0;
-}
-
-void conn_writable(struct worker *w, struct conn *c)
-{
-	if (!conn_flush(c))
-		conn_close(c);
-	else if (c->paused && !conn_is_full(c))
-		conn_serve(w, c, false);
-}
-
 int conn_keep(struct conn *c, const uint8_t *data, size_t len)
 {
 	size_t size = len + c->in_len;
@@ -280,58 +93,6 @@ int conn_keep(struct conn *c, const uint8_t *data, size_t len)
 	return 0;
 }
 
-/* Makes one fragment of those that fill data up to end. Returns its length. */
-static size_t join_fragments(uint8_t *data, size_t end, uint32_t last)
-{
-	size_t to = 4;
-	for (size_t from = 0; from < end;) {
-		size_t frag = get_be32(data + from) & 0x7fffffff;
-		memmove(data + to, data + from + 4, frag);
-		from += 4 + frag;
-		to += frag;
-	}
-	put_be32(data, last | (uint32_t)(to - 4));
-	return to - 4;
-}
-
-/*
- * One record at data: 1 whole (*rec, *rec_len, *used), 0 not yet (*want: bytes that it needs at the least), -1 too long. The fragments of a whole one
- * are joined in place; so are those that are there of one that is not, and *len shrinks: however many pieces a client makes of a record, they are
- * read once, and what is kept of it is no longer than the record.
- */
-static int next_record(uint8_t *data, size_t *len, size_t max, uint8_t **rec, size_t *rec_len, size_t *used, size_t *want)
-{
-	size_t at = 0, total = 0, fragments = 0, frag = 0;
-	bool last = false;
-	while (!last && *len - at >= 4) {
-		uint32_t mark = get_be32(data + at);
-		frag = mark & 0x7fffffff;
-		if (total + frag > max)
-			return -1;
-		if (*len - at - 4 < frag)
-			break;
-		last = mark >> 31;
-		total += frag;
-		at += 4 + frag;
-		fragments++;
-		frag = 0;
-	}
-	if (last) {
-		*used = at;
-		*rec = data + 4;
-		*rec_len = fragments > 1 ? join_fragments(data, at, 1u << 31) : total;
-		return 1;
-	}
-	if (fragments > 1) {
-		size_t joined = 4 + join_fragments(data, at, 0);
-		memmove(data + joined, data + at, *len - at);
-		*len -= at - joined;
-		at = joined;
-	}
-	*want = at + 4 + frag;
-	return 0;
-}
-
 static int flush(struct worker *w, struct conn *c)
 {
 	size_t n = w->out_ready;
@@ -344,7 +105,7 @@ static void pause_reading(struct conn *c)
 {
 	c->paused = true;
 	pthread_mutex_lock(&c->lock);
-	watch(c);
+	conn_watch(c);
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -369,7 +130,7 @@ static int run_one(struct worker *w, struct conn *c, struct rpc_call *call, cons
 	if (parked)
 		n = 0;
 	if (n > 0)
-		put_be32(w->out + at, 0x80000000u | (uint32_t)((size_t)n + (file ? padded(&call->file) : 0)));
+		put_be32(w->out + at, 0x80000000u | (uint32_t)((size_t)n + (file ? file_padded(&call->file) : 0)));
 	bool leads = worker_leave(w);
 	if (parked)
 		park_add(w->server, parked);
@@ -411,7 +172,7 @@ static int run_calls(struct worker *w, struct conn *c, struct rest *rest)
 			pause_reading(c);
 			return 1;
 		}
-		if ((rc = next_record(rest->data, &rest->len, max, &rec, &rec_len, &used, &rest->want)) <= 0)
+		if ((rc = record_next(rest->data, &rest->len, max, &rec, &rec_len, &used, &rest->want)) <= 0)
 			return rc < 0 ? -1 : 1;
 		rest->data += used;
 		rest->len -= used;

@@ -141,17 +141,24 @@ enum drc_answer { DRC_NEW, DRC_BUSY, DRC_DONE };
 enum drc_answer drc_begin(struct drc *drc, const struct rpc_call *call, const uint8_t *args, size_t args_len, uint8_t *out,
 			  size_t room, long *len, void **entry);
 void drc_finish(struct drc *drc, void *entry, const uint8_t *reply, long len); /* len <= 0: forget the call; entry may be NULL */
+/* ---- record.c ---- */
+/* One record at data: 1 whole (*rec, *rec_len, *used), 0 not yet (*want: bytes that it needs at the least), -1 too long. Joins fragments in place;
+ * where it is not whole, *len shrinks by that. */
+int record_next(uint8_t *data, size_t *len, size_t max, uint8_t **rec, size_t *rec_len, size_t *used, size_t *want);
+/* ---- send.c ---- */
+bool conn_is_full(struct conn *c); /* so much output waits that its calls are neither read nor run */
+void conn_watch(struct conn *c); /* conn.lock held. Has epoll look for what the connection can go on with */
+/* Sends, or queues what the socket does not take at once. Negative errno: the connection is on its way to be closed. Takes conn.lock. */
+int conn_send(struct conn *c, const uint8_t *data, size_t len);
+size_t file_padded(const struct rpc_file *file); /* bytes that the file's part is sent as */
+int conn_send_file(struct conn *c, const uint8_t *data, size_t len, const struct rpc_file *file); /* data, then the file's part; calls file->done */
+int conn_send_record(struct conn *c, const uint8_t *reply, size_t len); /* with its mark */
+bool conn_flush(struct conn *c); /* false: broken */
+void conn_writable(struct worker *w, struct conn *c); /* sends what is queued, then runs the calls that waited for that */
 /* ---- conn.c ---- */
 struct conn *conn_new(struct shard *shard, int fd, const struct sockaddr_storage *peer); /* takes over fd, which is closed where it fails: NULL */
 void conn_put(struct conn *c); /* the last one closes the descriptor and frees */
 void conn_close(struct conn *c); /* out of epoll and the shard's list */
-/* Sends, or queues what the socket does not take at once. Negative errno: the connection is on its way to be closed. Takes conn.lock. */
-int conn_send(struct conn *c, const uint8_t *data, size_t len);
-int conn_send_file(struct conn *c, const uint8_t *data, size_t len, const struct rpc_file *file); /* data, then the file's part; calls file->done */
-int conn_send_record(struct conn *c, const uint8_t *reply, size_t len); /* with its mark */
-void conn_writable(struct worker *w, struct conn *c);
-bool conn_flush(struct conn *c); /* false: broken */
-bool conn_is_full(struct conn *c);
 void conn_serve(struct worker *w, struct conn *c, bool readable);
 int conn_keep(struct conn *c, const uint8_t *data, size_t len); /* puts unrun bytes before what is there */
 /* ---- park.c ---- */
@@ -170,12 +177,22 @@ int poll_processors(void); /* that the server may run on */
 /* ---- udp.c ---- */
 int udp_open(const struct sockaddr *address, socklen_t len);
 void udp_serve(struct worker *w, int fd);
-/* ---- server.c ---- */
-void rpcbind_unregister(struct rpc_server *s); /* rpcbind.c */
-void server_drain(struct rpc_server *s); /* drain.c: once the workers are gone, sends what is queued, and closes the connections */
+/* ---- listen.c ---- */
+void listen_accept(struct rpc_server *s, struct source *listener); /* takes who waits there; out of descriptors or memory, the listener rests */
+void listen_wake(struct rpc_server *s); /* those that rest */
+/* ---- worker.c ---- */
+void worker_free(struct worker *w); /* its thread is joined, or never was */
+/* server.lock held. Gives the shard a leader: a spare, a new thread, or (all are busy) the next that is free. */
+void worker_find_leader(struct rpc_server *s, struct shard *sh);
 bool worker_leads(struct worker *w);
-bool worker_enter(struct worker *w); /* before a call */
+void worker_enter(struct worker *w); /* before a call */
 bool worker_leave(struct worker *w); /* after it; false: the rest was taken over */
+void *worker_watch(void *server); /* the watchdog: sees a leader that is in the same call as a tick ago, and takes the rest from it */
+/* ---- rpcbind.c ---- */
+void rpcbind_unregister(struct rpc_server *s);
+/* ---- drain.c ---- */
+void server_drain(struct rpc_server *s); /* once the workers are gone, sends what is queued, and closes the connections */
+/* ---- server.c ---- */
 void rpc_log(struct rpc_server *server, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 static inline uint64_t now_ns(void)
