@@ -1,19 +1,18 @@
 /* main.c: the daemon: options, engine, server; then waits to be told to stop. */
-#include "json.h"
+#include "banner.h"
+#include "keyfile.h"
 #include "log.h"
 #include "options.h"
+#include "pidfile.h"
 #include "proc.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <limits.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -32,41 +31,17 @@ static int failed(const char *what, const char *why)
 	return 1;
 }
 
+/* why: NULL where nothing is wrong */
 static int failed_file(const char *option, const char *path, const char *why)
 {
-	fprintf(stderr, "overnfsd: %s %s: %s\n", option, path, why);
-	return 1;
+	if (why)
+		fprintf(stderr, "overnfsd: %s %s: %s\n", option, path, why);
+	return why != NULL;
 }
 
 static bool allow(const struct sockaddr_storage *peer)
 {
 	return client_list_has(&export.clients, peer);
-}
-
-/* 32 hex digits; a file that is not there is made, for its owner alone. */
-static int read_key(const char *path, uint8_t key[16], bool *made)
-{
-	char text[80] = "";
-	size_t n = 0;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT) {
-		randombytes_buf(key, 16);
-		sodium_bin2hex(text, sizeof text, key, 16);
-		text[32] = '\n';
-		fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		bool ok = fd >= 0 && write(fd, text, 33) == 33 && !fsync(fd);
-		if (fd >= 0)
-			close(fd);
-		*made = ok;
-		return ok ? 0 : failed_file("key file", path, strerror(errno));
-	}
-	if (fd < 0)
-		return failed_file("key file", path, strerror(errno));
-	ssize_t got = read(fd, text, sizeof text - 1);
-	close(fd);
-	if (got < 0 || sodium_hex2bin(key, 16, text, (size_t)got, " \n", &n, NULL) || n != 16)
-		return failed_file("key file", path, "is not a key; it must hold 32 hex digits (name a file that is not there, and one is made)");
-	return 0;
 }
 
 /* Every object may need a descriptor: as many as we may have. */
@@ -97,7 +72,7 @@ static int open_export(void)
 	bool key_made = false;
 	if (sodium_init() < 0)
 		return failed("libsodium", "can't be started");
-	if (options.key_file && read_key(options.key_file, key, &key_made))
+	if (options.key_file && failed_file("key file", options.key_file, key_file_read(options.key_file, key, &key_made)))
 		return 1;
 	struct overlay_config c = { .lowers = options.lowers, .nlowers = options.nlowers,
 				    .data_lowers = options.data_lowers, .ndata_lowers = options.ndata_lowers, .upper = options.upper, .work = options.work,
@@ -176,121 +151,9 @@ static int make_server(void)
 	return listen_all();
 }
 
-/* The address that a client on another machine would name. */
-static const char *address_to_mount(void)
-{
-	static char host[256];
-	const char *a = options.listen[0];
-	if ((strcmp(a, "0.0.0.0") && strcmp(a, "::")) || gethostname(host, sizeof host - 1))
-		return a;
-	return host;
-}
-
-static const char *mount_command(void)
-{
-	static char line[1600]; /* --export has at most 1000 bytes */
-	const char *a = address_to_mount(), *open = strchr(a, ':') ? "[" : "", *close = *open ? "]" : "";
-	snprintf(line, sizeof line, "mount -t nfs -o vers=3,proto=tcp%s,port=%u,mountport=%u,mountproto=tcp%s,nolock %s%s%s:%s /mnt", *open ? "6" : "",
-		 options.port, options.mount_port, *open ? "6" : "", open, a, close, options.export_path);
-	return line;
-}
-
-static void print_json(void)
-{
-	printf("{\"export\":");
-	json_print_string(options.export_path);
-	printf(",\"pid\":%d,\"port\":%u,\"mount_port\":%u,\"read_only\":%s,\"sync\":%s,\"upper\":", (int)getpid(), options.port, options.mount_port,
-	       overlay_is_read_only(export.ov) ? "true" : "false", options.sync ? "true" : "false");
-	if (options.upper)
-		json_print_string(options.upper);
-	else
-		printf("null");
-	printf(",\"lowers\":[");
-	for (size_t i = 0; i < options.nlowers; i++) {
-		if (i)
-			putchar(',');
-		json_print_string(options.lowers[i]);
-	}
-	printf("],\"mount\":");
-	json_print_string(mount_command());
-	puts("}");
-}
-
-static bool is_loopback(const char *address)
-{
-	return !strncmp(address, "127.", 4) || !strcmp(address, "::1") || !strcmp(address, "::1/128");
-}
-
-/* It takes both options to let a network in: half of it is a mistake that else shows as a refused connection. */
-static void print_who_is_shut_out(void)
-{
-	bool listens_beyond = false, allows_beyond = false;
-	for (size_t i = 0; i < options.nlisten; i++)
-		listens_beyond |= !is_loopback(options.listen[i]);
-	for (int i = 0; i < export.clients.n; i++)
-		allows_beyond |= !is_loopback(export.clients.at[i].text);
-	if (listens_beyond && !allows_beyond)
-		puts("  only this machine may connect: add --clients to let others in");
-	if (!listens_beyond && allows_beyond)
-		puts("  no other machine can reach it: add --listen to let those clients in");
-}
-
-static void print_banner(void)
-{
-	static const char *const squash[] = { "root squashed to nobody", "all users squashed to nobody", "root not squashed" };
-	bool ro = overlay_is_read_only(export.ov);
-	printf("overnfsd serves %s, %s, %s\n", options.export_path, ro ? "read-only" : options.sync ? "read-write, sync" : "read-write, async",
-	       squash[options.squash]);
-	if (options.upper)
-		printf("  upper    %s\n", options.upper);
-	for (size_t i = 0; i < options.nlowers; i++)
-		printf("  lower %zu  %s\n", i + 1, options.lowers[i]);
-	printf("  clients ");
-	for (int i = 0; i < export.clients.n; i++)
-		printf(" %s%s", export.clients.at[i].text, i + 1 < export.clients.n ? "," : "");
-	printf("\n  mount    %s\n", mount_command());
-	if (!overlay_makes_for_callers(export.ov))
-		printf("  without root: new files belong to user %d, whoever makes them\n", (int)geteuid());
-	print_who_is_shut_out();
-}
-
-/* Opened and locked before anything is changed, written once all went well: a second server must not write over the first one's. */
-static struct {
-	int fd;
-	bool made;
-	char path[PATH_MAX];
-} pid_file = { .fd = -1 };
-
 static int open_pid_file(void)
 {
-	const int flags = O_WRONLY | O_CLOEXEC | O_NOFOLLOW;
-	if (!options.pid_file)
-		return 0;
-	pid_file.fd = open(options.pid_file, flags | O_CREAT | O_EXCL, 0644);
-	pid_file.made = pid_file.fd >= 0;
-	if (!pid_file.made && errno == EEXIST)
-		pid_file.fd = open(options.pid_file, flags);
-	if (pid_file.fd >= 0 && flock(pid_file.fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
-		return failed_file("pid file", options.pid_file, "it is in use by another server: give each one of its own");
-	/* absolute, as a daemon leaves for / */
-	return pid_file.fd < 0 || !realpath(options.pid_file, pid_file.path) ? failed_file("pid file", options.pid_file, strerror(errno)) : 0;
-}
-
-static int write_pid_file(void)
-{
-	if (pid_file.fd < 0)
-		return 0;
-	bool ok = !ftruncate(pid_file.fd, 0) && dprintf(pid_file.fd, "%d\n", (int)getpid()) > 0;
-	pid_file.made = true; /* ours from now on */
-	return ok ? 0 : failed_file("pid file", options.pid_file, strerror(errno));
-}
-
-static void close_pid_file(void)
-{
-	if (pid_file.made)
-		unlink(pid_file.path);
-	if (pid_file.fd >= 0)
-		close(pid_file.fd);
+	return options.pid_file ? failed_file("pid file", options.pid_file, pid_file_open(options.pid_file)) : 0;
 }
 
 /* What may be wrong without anything being changed comes first. */
@@ -305,12 +168,12 @@ static int start(void)
 	register_all();
 	if ((rc = rpc_server_start(server)))
 		return failed("the server can't be started", strerror(-rc));
-	if (write_pid_file())
+	if (failed_file("pid file", options.pid_file, pid_file_write()))
 		return 1;
 	if (options.json)
-		print_json();
+		banner_print_json(&options, &export);
 	else
-		print_banner();
+		banner_print(&options, &export);
 	fflush(stdout);
 	return 0;
 }
@@ -321,7 +184,7 @@ static void stop(void)
 		rpc_server_stop(server);
 	if (export.ov)
 		overlay_close(export.ov);
-	close_pid_file();
+	pid_file_close();
 }
 
 /* Tells the parent that all went well, and lets go of the terminal and of the directory. */
