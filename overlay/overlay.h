@@ -151,7 +151,7 @@ struct overlay_entry {
 /* Calls fill for each entry behind cookie (0: from the start), "." and ".." among them, in cookie order,
  * until it returns false (that entry is not consumed) or there are no more (*eof). Needs read permission.
  * For fill to look up the entry, plus is true: *o is the entry's object and *attr its attributes,
- * or NULL where they could not be had; o is put back after fill returns. */
+ * or NULL where they could not be had, or the caller has no execute permission; o is put back after fill returns. */
 typedef bool overlay_fill(void *arg, const struct overlay_entry *entry, struct object *o, const struct overlay_attr *attr);
 int overlay_readdir(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, uint64_t cookie, bool plus,
 		    overlay_fill *fill, void *arg, bool *eof);

@@ -87,6 +87,8 @@ int overlay_readdir(struct overlay *ov, const struct overlay_cred *cred, struct 
 		return -ENOTDIR;
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	int rc = dir->dead ? -ESTALE : require(ov, cred, dir, OVERLAY_READ);
+	if (!rc && plus)
+		s.plus = !require(ov, cred, dir, OVERLAY_EXEC); /* as LOOKUP: who may but read it learns names, and no handles */
 	if (!rc)
 		rc = listing_get(ov, dir, cookie, &l);
 	if (!rc)

@@ -72,6 +72,32 @@ static void listings_refuse(void **state)
 	assert_int_equal(client_listplus(&root, &bad, 4096, NULL, NULL), -NFS3ERR_BADHANDLE);
 }
 
+static void see_name_alone(void *arg, const char *name, uint64_t fileid, const fattr3 *attr, const nfs_fh3 *fh)
+{
+	assert_null(attr);
+	assert_null(fh);
+	see(arg, name, fileid);
+}
+
+/* What LOOKUP refuses, READDIRPLUS must not give: with its handle, a file would be open to whoever its own mode lets. */
+static void who_may_read_a_directory_but_not_search_it_gets_names_alone(void **state)
+{
+	(void)state;
+	static struct seen s;
+	struct fh fh, dir;
+	fattr3 a;
+	stack_sh(&stack, "mkdir lower1/shown; echo in >lower1/shown/in; chmod 744 lower1/shown");
+	dir = path(&user, "shown");
+	assert_nfs(client_lookup(&user, &dir, "in", &fh, NULL), NFS3ERR_ACCES);
+	assert_int_equal(client_listplus(&user, &dir, 4096, see_name_alone, &s), 3);
+	assert_nfs(client_lookup(&root, &dir, "in", &fh, &a), NFS3_OK);
+	for (int i = 0; i < s.n; i++)
+		if (!strcmp(s.name[i], "in"))
+			assert_int_equal(s.fileid[i], a.fileid);
+	memset(&s, 0, sizeof s);
+	assert_int_equal(client_listplus(&root, &dir, 4096, see_plus, &s), 3);
+}
+
 static void a_listing_is_steady_while_entries_come_and_go(void **state)
 {
 	(void)state;
@@ -134,6 +160,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(listings_are_complete_at_any_count),
 		cmocka_unit_test(listings_refuse),
+		cmocka_unit_test(who_may_read_a_directory_but_not_search_it_gets_names_alone),
 		cmocka_unit_test(a_listing_is_steady_while_entries_come_and_go),
 		cmocka_unit_test(the_reserved_directory_is_neither_seen_nor_named),
 	};
