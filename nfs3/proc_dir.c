@@ -72,7 +72,7 @@ static bool add_entryplus(void *arg, const struct overlay_entry *e, struct objec
 {
 	struct reply *d = arg;
 	size_t dir_bytes = entry_bytes(e->name), bytes = dir_bytes + PLUS_FIXED;
-	if (bytes > d->left || dir_bytes > d->dir_left)
+	if (bytes > d->left || (dir_bytes > d->dir_left && d->any)) /* dircount alone is no reason to give nothing */
 		return false;
 	entryplus3 *x = take(d, sizeof *x);
 	char *name = x ? take_name(d, e->name) : NULL;
@@ -85,7 +85,7 @@ static bool add_entryplus(void *arg, const struct overlay_entry *e, struct objec
 	if (o)
 		fh_to(d->rq, o, &x->name_handle.post_op_fh3_u.handle, handle);
 	d->left -= bytes;
-	d->dir_left -= dir_bytes;
+	d->dir_left -= dir_bytes < d->dir_left ? dir_bytes : d->dir_left;
 	*d->plus_tail = x;
 	d->plus_tail = &x->nextentry;
 	return d->any = true;

@@ -58,6 +58,29 @@ static void listings_are_complete_at_any_count(void **state)
 	}
 }
 
+/* Linux's client asks for an eighth of its rsize: of 1024 bytes, less than an entry with a long name takes. */
+static void a_small_dircount_still_gives_an_entry_a_reply(void **state)
+{
+	(void)state;
+	struct fh dir;
+	stack_sh(&stack, "mkdir lower1/long; cd lower1/long; for i in 1 2 3; do touch $i$(printf %0200d 0); done");
+	dir = path(&root, "long");
+	READDIRPLUS3args a = { .dir = fh3(&dir), .dircount = 1024 / 8, .maxcount = 1024 };
+	int n = 0, calls = 0;
+	for (bool eof = false; !eof; calls++) {
+		READDIRPLUS3res r = { 0 };
+		CALL(&root, 17, READDIRPLUS3args, &a, READDIRPLUS3res, &r);
+		assert_nfs(r.status, NFS3_OK);
+		assert_true(xdr_sizeof((xdrproc_t)xdr_READDIRPLUS3resok, &r.READDIRPLUS3res_u.resok) <= 1024);
+		for (entryplus3 *e = r.READDIRPLUS3res_u.resok.reply.entries; e; e = e->nextentry, n++)
+			a.cookie = e->cookie;
+		eof = r.READDIRPLUS3res_u.resok.reply.eof;
+		xdr_free((xdrproc_t)xdr_READDIRPLUS3res, (char *)&r);
+	}
+	assert_int_equal(n, 5);
+	assert_true(calls >= 4); /* it bounds a reply all the same */
+}
+
 static void listings_refuse(void **state)
 {
 	(void)state;
@@ -159,6 +182,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(listings_are_complete_at_any_count),
+		cmocka_unit_test(a_small_dircount_still_gives_an_entry_a_reply),
 		cmocka_unit_test(listings_refuse),
 		cmocka_unit_test(who_may_read_a_directory_but_not_search_it_gets_names_alone),
 		cmocka_unit_test(a_listing_is_steady_while_entries_come_and_go),
