@@ -132,7 +132,9 @@ void free_lookup(void *res)
 /* RFC 1813 3.3.4: bits that make no sense for the type are not granted. */
 static uint32_t access_bits(struct request *rq, struct object *o, int may)
 {
-	bool dir = overlay_type(o) == S_IFDIR, writable = !overlay_is_read_only(rq->ov);
+	mode_t type = overlay_type(o);
+	/* what is written to a device or a pipe goes to the client's own: a read-only root must not shut its /dev/null */
+	bool dir = type == S_IFDIR, writable = !overlay_is_read_only(rq->ov) || (type != S_IFREG && !dir && type != S_IFLNK);
 	uint32_t bits = may & OVERLAY_READ ? ACCESS3_READ : 0;
 	if (may & OVERLAY_EXEC)
 		bits |= dir ? ACCESS3_LOOKUP : ACCESS3_EXECUTE;

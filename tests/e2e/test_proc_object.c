@@ -201,6 +201,25 @@ static void access_answers_each_bit(void **state)
 	assert_int_equal(client_access(&reader, &ro, 63), ACCESS3_READ);
 }
 
+/* A diskless client's root may be read-only, with its devices on it: Linux's client opens none for writing that ACCESS does not let it. */
+static void devices_and_pipes_of_a_read_only_tree_may_be_written_to(void **state)
+{
+	(void)state;
+	static const char *const names[] = { "null", "disk", "pipe" };
+	struct client c;
+	stack_sh(&frozen, "cd lower1; mknod null c 1 3; mknod disk b 8 0; mkfifo pipe; chmod 666 null disk pipe; mknod shut c 1 3; chmod 644 shut");
+	client_open(&c, &frozen, 1000, 1000);
+	for (int i = 0; i < 3; i++) {
+		struct fh fh = path(&c, names[i]);
+		assert_int_equal(client_access(&c, &fh, 63), ACCESS3_READ | ACCESS3_MODIFY | ACCESS3_EXTEND);
+	}
+	struct fh shut = path(&c, "shut"), hello = path(&reader, "hello"), d = path(&reader, "d");
+	assert_int_equal(client_access(&c, &shut, 63), ACCESS3_READ);
+	assert_int_equal(client_access(&reader, &hello, 63), ACCESS3_READ);
+	assert_int_equal(client_access(&reader, &d, 63), ACCESS3_READ | ACCESS3_LOOKUP);
+	client_close(&c);
+}
+
 static void access_reports_bad_handles(void **state)
 {
 	(void)state;
@@ -236,6 +255,7 @@ int main(void)
 		cmocka_unit_test(lookup_finds_in_all_layers),
 		cmocka_unit_test(lookup_refuses),
 		cmocka_unit_test(access_answers_each_bit),
+		cmocka_unit_test(devices_and_pipes_of_a_read_only_tree_may_be_written_to),
 		cmocka_unit_test(access_reports_bad_handles),
 		cmocka_unit_test(readlink_reads_symlinks_alone),
 	};
