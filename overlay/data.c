@@ -63,7 +63,8 @@ int overlay_read(struct overlay *ov, const struct overlay_cred *cred, struct obj
 	uint64_t left = offset < a.size ? a.size - offset : 0;
 	if (*got > left)
 		*got = (size_t)left; /* a metacopy that was cut, by a server that was killed then, has its data whole below */
-	*eof = offset + *got >= a.size;
+	/* Nothing is the end, though another may have appended since: that it is not would be an error to clients (as Linux: nfsd_eof_on_read()) */
+	*eof = offset + *got >= a.size || (len && !*got);
 	if (attr)
 		*attr = a;
 	return 0;

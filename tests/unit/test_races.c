@@ -56,6 +56,23 @@ ssize_t copy_file_range(int from, off_t *at, int to, off_t *at2, size_t len, uns
 	return syscall(SYS_copy_file_range, from, at, to, at2, len, flags);
 }
 
+static _Thread_local void (*meanwhile)(void); /* what another client does just then, once */
+
+static void happen(void)
+{
+	void (*what)(void) = meanwhile;
+	meanwhile = NULL;
+	if (what)
+		what();
+}
+
+ssize_t pread(int fd, void *buf, size_t len, off_t at)
+{
+	ssize_t n = syscall(SYS_pread64, fd, buf, len, at);
+	happen();
+	return n;
+}
+
 int fsync(int fd)
 {
 	if (atomic_load(&slow_flushes))
@@ -262,6 +279,47 @@ static void of_two_with_one_guard_the_second_is_refused(void **state)
 	assert_int_equal(none, 0);
 }
 
+static struct duel *appended_to;
+
+static void append(void)
+{
+	struct overlay_wcc wcc;
+	assert_int_equal(overlay_write(appended_to->ov, &root, appended_to->o, 4, "more", 4, WRITE_UNSTABLE, &wcc), 0);
+}
+
+/* A file of four bytes. */
+static void append_begin(struct duel *d)
+{
+	struct overlay_attr a;
+	struct overlay_wcc wcc;
+	appended_to = d;
+	duel_begin(d, "true", false);
+	assert_int_equal(overlay_create(d->ov, &root, d->root, "log", CREATE_GUARDED, NULL, NULL, &d->o, &a, &wcc), 0);
+	assert_int_equal(overlay_write(d->ov, &root, d->o, 0, "some", 4, WRITE_UNSTABLE, &wcc), 0);
+}
+
+/* Nothing, and yet not the end: Linux's client takes that for an error, and whoever follows the file gets EIO. */
+static void a_read_at_the_end_of_what_grows_just_then_is_at_the_end(void **state)
+{
+	(void)state;
+	struct duel d;
+	struct overlay_attr a;
+	char buf[16];
+	size_t got;
+	bool eof = false;
+	append_begin(&d);
+	meanwhile = append;
+	assert_int_equal(overlay_read(d.ov, &root, d.o, 4, buf, sizeof buf, &got, &eof, &a), 0);
+	assert_null(meanwhile);
+	assert_true(!got && eof);
+	assert_int_equal(overlay_read(d.ov, &root, d.o, 4, buf, sizeof buf, &got, &eof, &a), 0);
+	assert_true(got == 4 && eof);
+	assert_int_equal(overlay_read(d.ov, &root, d.o, 4, buf, 0, &got, &eof, &a), 0);
+	assert_true(!got && !eof);
+	overlay_put(d.ov, d.o);
+	duel_end(&d);
+}
+
 static void *replace_again_and_again(void *arg)
 {
 	struct duel *d = arg;
@@ -423,6 +481,7 @@ int main(void)
 		cmocka_unit_test(a_change_never_reaches_the_next_file_of_the_name),
 		cmocka_unit_test(a_file_that_is_linked_while_its_name_goes_stays),
 		cmocka_unit_test(of_two_with_one_guard_the_second_is_refused),
+		cmocka_unit_test(a_read_at_the_end_of_what_grows_just_then_is_at_the_end),
 		cmocka_unit_test(a_create_that_cuts_what_is_just_replaced_is_not_stale),
 		cmocka_unit_test(while_bytes_come_for_one_all_others_go_on),
 		cmocka_unit_test(while_the_index_is_flushed_all_others_go_on),
