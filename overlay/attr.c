@@ -137,21 +137,34 @@ int overlay_getattr(struct overlay *ov, struct object *o, struct overlay_attr *a
 	return rc;
 }
 
+static void before_was(struct overlay_wcc *wcc, const struct overlay_attr *a)
+{
+	wcc->have_before = true;
+	wcc->before.size = a->size;
+	wcc->before.mtime = a->mtime;
+	wcc->before.ctime = a->ctime;
+}
+
 void wcc_before(struct overlay *ov, struct object *o, struct overlay_wcc *wcc)
 {
 	struct overlay_attr a;
-	wcc->have_before = !attr_get(ov, o, &a);
-	if (!wcc->have_before)
-		return;
-	wcc->before.size = a.size;
-	wcc->before.mtime = a.mtime;
-	wcc->before.ctime = a.ctime;
+	wcc->have_before = false;
+	if (!attr_get(ov, o, &a))
+		before_was(wcc, &a);
 }
 
 void wcc_after(struct overlay *ov, struct object *o, struct overlay_wcc *wcc)
 {
 	attr_forget(o);
 	wcc->have_after = !attr_get(ov, o, &wcc->after);
+}
+
+void wcc_unchanged(struct overlay *ov, struct object *o, struct overlay_wcc *wcc)
+{
+	wcc->have_before = false;
+	wcc->have_after = !attr_get(ov, o, &wcc->after);
+	if (wcc->have_after)
+		before_was(wcc, &wcc->after);
 }
 
 static struct timespec time_to_set(enum overlay_settime how, struct timespec t)
@@ -328,7 +341,7 @@ int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct 
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	int rc = !ov->writable ? -EROFS : what_to_set(ov, cred, o, want, guard, &set);
 	if (rc || !count_steps(&set)) {
-		wcc_before(ov, o, wcc);
+		wcc_unchanged(ov, o, wcc);
 		pthread_rwlock_unlock(&ov->rename_lock);
 		return rc;
 	}

@@ -178,12 +178,9 @@ int overlay_commit(struct overlay *ov, const struct overlay_cred *cred, struct o
 	memset(wcc, 0, sizeof *wcc);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	int rc = may_use(ov, cred, o, true);
-	wcc_before(ov, o, wcc);
+	wcc_unchanged(ov, o, wcc);
 	if (!rc && object_is_up(o, false))
 		rc = object_pin(ov, o, FD_WRITE, &file);
 	pthread_rwlock_unlock(&ov->rename_lock);
-	if (file)
-		rc = sync_bytes(ov, file, overlay_verifier(ov), false);
-	wcc->have_after = !overlay_getattr(ov, o, &wcc->after);
-	return rc;
+	return file ? sync_bytes(ov, file, overlay_verifier(ov), false) : rc;
 }

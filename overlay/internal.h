@@ -435,6 +435,8 @@ void attr_keep(struct overlay *ov, struct object *o, const struct statx *st); /*
 uint64_t id_fileid(const struct overlay_id *id);
 void wcc_before(struct overlay *ov, struct object *o, struct overlay_wcc *wcc);
 void wcc_after(struct overlay *ov, struct object *o, struct overlay_wcc *wcc);
+/* Of who changes nothing: one look gives both. What another changes between two would seem to be its doing, and its client keep stale bytes. */
+void wcc_unchanged(struct overlay *ov, struct object *o, struct overlay_wcc *wcc);
 /* The mode that a write or truncation leaves: the set-id bits go, as Linux's setattr_should_drop_suidgid() says. */
 mode_t mode_after_write(const struct overlay_cred *cred, const struct overlay_attr *a);
 int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_setattr *set, mode_t type);

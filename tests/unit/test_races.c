@@ -75,6 +75,7 @@ ssize_t pread(int fd, void *buf, size_t len, off_t at)
 
 int fsync(int fd)
 {
+	happen();
 	if (atomic_load(&slow_flushes))
 		be_slow();
 	return (int)syscall(SYS_fsync, fd);
@@ -320,6 +321,25 @@ static void a_read_at_the_end_of_what_grows_just_then_is_at_the_end(void **state
 	duel_end(&d);
 }
 
+/* A client that finds what it knew in "before" takes "after" for its own doing, and keeps the bytes that it has in memory. */
+static void what_changes_nothing_does_not_claim_what_another_does_just_then(void **state)
+{
+	(void)state;
+	struct duel d;
+	struct overlay_wcc wcc;
+	const struct overlay_cred stranger = { .uid = 1000, .gid = 1000 };
+	struct overlay_setattr set = { .set_mode = true };
+	append_begin(&d);
+	meanwhile = append;
+	assert_int_equal(overlay_commit(d.ov, &root, d.o, &wcc), 0);
+	assert_null(meanwhile);
+	assert_true(!wcc.have_before || wcc.before.size == wcc.after.size);
+	assert_int_equal(overlay_setattr(d.ov, &stranger, d.o, &set, NULL, &wcc), -EPERM);
+	assert_true(!wcc.have_before || wcc.have_after); /* one look gives both */
+	overlay_put(d.ov, d.o);
+	duel_end(&d);
+}
+
 static void *replace_again_and_again(void *arg)
 {
 	struct duel *d = arg;
@@ -482,6 +502,7 @@ int main(void)
 		cmocka_unit_test(a_file_that_is_linked_while_its_name_goes_stays),
 		cmocka_unit_test(of_two_with_one_guard_the_second_is_refused),
 		cmocka_unit_test(a_read_at_the_end_of_what_grows_just_then_is_at_the_end),
+		cmocka_unit_test(what_changes_nothing_does_not_claim_what_another_does_just_then),
 		cmocka_unit_test(a_create_that_cuts_what_is_just_replaced_is_not_stale),
 		cmocka_unit_test(while_bytes_come_for_one_all_others_go_on),
 		cmocka_unit_test(while_the_index_is_flushed_all_others_go_on),
