@@ -7,6 +7,7 @@
 #include <string.h>
 
 enum { SAVED_MAX = 4096, DEFAULT_ENTRIES = 16384, WAITERS = 4, SUMMED = 512 };
+#define DEFAULT_LIFE_NS 600000000000u /* ten minutes: a client that has no clock may count its xids from the same number after each start */
 
 struct key {
 	uint8_t address[16];
@@ -18,6 +19,7 @@ struct entry {
 	struct key key;
 	struct entry *hash_next, *older, *newer;
 	bool hashed, done;
+	uint64_t asked; /* now_ns() when it was answered, or the answer given again */
 	uint8_t *reply;
 	long len;
 	struct conn *waiters[WAITERS]; /* the call came again, by these, while the first was at work: counted */
@@ -28,6 +30,7 @@ struct drc {
 	struct entry *entries, **buckets;
 	struct entry *oldest, *newest;
 	size_t n, mask;
+	uint64_t life_ns;
 	uint8_t secret[crypto_shorthash_KEYBYTES];
 };
 
@@ -71,7 +74,7 @@ static void append(struct drc *d, struct entry *e)
 	d->newest = e;
 }
 
-struct drc *drc_new(size_t n)
+struct drc *drc_new(size_t n, uint64_t life_ns)
 {
 	struct drc *d = calloc(1, sizeof *d);
 	n = n ? n : DEFAULT_ENTRIES;
@@ -88,6 +91,7 @@ struct drc *drc_new(size_t n)
 		return NULL;
 	}
 	d->n = n;
+	d->life_ns = life_ns ? life_ns : DEFAULT_LIFE_NS;
 	for (size_t i = 0; i < n; i++)
 		append(d, &d->entries[i]);
 	randombytes_buf(d->secret, sizeof d->secret);
@@ -142,6 +146,18 @@ static void wait_for(struct entry *e, struct conn *conn)
 	atomic_fetch_add(&conn->refs, 1);
 }
 
+static struct entry *find(struct drc *d, const struct key *k)
+{
+	struct entry *e = d->buckets[bucket(d, k)];
+	while (e && memcmp(&e->key, k, sizeof *k))
+		e = e->hash_next;
+	if (e && e->done && now_ns() - e->asked > d->life_ns) {
+		unhash(d, e);
+		return NULL;
+	}
+	return e;
+}
+
 enum drc_answer drc_begin(struct drc *d, const struct rpc_call *call, const uint8_t *args, size_t args_len, uint8_t *out,
 			  size_t room, long *len, void **entry)
 {
@@ -150,9 +166,7 @@ enum drc_answer drc_begin(struct drc *d, const struct rpc_call *call, const uint
 	*entry = NULL;
 	make_key(d, call, args, args_len, &k);
 	pthread_mutex_lock(&d->lock);
-	struct entry *e = d->buckets[bucket(d, &k)];
-	while (e && memcmp(&e->key, &k, sizeof k))
-		e = e->hash_next;
+	struct entry *e = find(d, &k);
 	if (e && (!e->done || (size_t)e->len > room)) {
 		if (!e->done)
 			wait_for(e, call->conn);
@@ -160,6 +174,7 @@ enum drc_answer drc_begin(struct drc *d, const struct rpc_call *call, const uint
 	} else if (e) {
 		memcpy(out, e->reply, (size_t)e->len);
 		*len = e->len;
+		e->asked = now_ns();
 		answer = DRC_DONE;
 	} else if ((e = reuse(d))) {
 		unlink_age(d, e);
@@ -191,6 +206,7 @@ void drc_finish(struct drc *d, void *entry, const uint8_t *reply, long len)
 		e->reply = copy;
 		e->len = len;
 		e->done = true;
+		e->asked = now_ns();
 	} else {
 		unhash(d, e);
 	}

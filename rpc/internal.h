@@ -133,7 +133,7 @@ long call_fail(uint8_t *reply, long len, uint32_t status, uint32_t failure_words
 /* Decodes credentials at *p (they end before end). 0, or an auth_stat. */
 uint32_t auth_decode(const uint8_t **p, const uint8_t *end, struct rpc_call *call);
 /* ---- drc.c: the reply cache ---- */
-struct drc *drc_new(size_t entries);
+struct drc *drc_new(size_t entries, uint64_t life_ns); /* life_ns: for which a reply is known, from when it was given last. 0: a default, each */
 void drc_free(struct drc *drc);
 enum drc_answer { DRC_NEW, DRC_BUSY, DRC_DONE };
 /* DRC_DONE: the reply was copied to out, *len bytes. DRC_NEW: now being answered; drc_finish must follow.

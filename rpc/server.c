@@ -57,7 +57,7 @@ int rpc_server_create(const struct rpc_config *config, struct rpc_server **out)
 	park_init(&s->parking);
 	int rc = 0;
 	for (int i = 0; i < 2; i++)
-		if (!(s->drc[i] = drc_new(config->drc_entries)))
+		if (!(s->drc[i] = drc_new(config->drc_entries, 0)))
 			rc = -ENOMEM;
 	for (int i = 0; i < s->nshards; i++) {
 		struct shard *sh = &s->shards[i];

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static uint8_t buf[4096];
 static size_t len;
@@ -153,7 +154,7 @@ static void assert_new(struct drc *d, const struct rpc_call *c, const char *args
 static void a_call_is_known_by_who_asks_what(void **state)
 {
 	(void)state;
-	struct drc *d = drc_new(64);
+	struct drc *d = drc_new(64, 0);
 	struct rpc_call c = caller(1, "10.0.0.1", 700), other;
 	answer(d, &c, "args", "reply");
 	assert_known(d, &c, "args", "reply");
@@ -176,10 +177,27 @@ static void a_call_is_known_by_who_asks_what(void **state)
 	drc_free(d);
 }
 
+/* As of a client that counts its xids from the same number after each start. */
+static void a_reply_is_known_for_a_time_alone(void **state)
+{
+	(void)state;
+	struct drc *d = drc_new(64, 1);
+	struct rpc_call c = caller(1, "10.0.0.1", 700);
+	void *entry, *second;
+	long n;
+	answer(d, &c, "args", "reply");
+	usleep(1);
+	assert_int_equal(ask(d, &c, "args", &entry, &n), DRC_NEW);
+	usleep(1);
+	assert_int_equal(ask(d, &c, "args", &second, &n), DRC_BUSY); /* while it is at work, for as long as that takes */
+	drc_finish(d, entry, (const uint8_t *)"again", 5);
+	drc_free(d);
+}
+
 static void a_call_at_work_is_busy_until_it_is_done(void **state)
 {
 	(void)state;
-	struct drc *d = drc_new(64);
+	struct drc *d = drc_new(64, 0);
 	struct rpc_call c = caller(1, "10.0.0.1", 700);
 	void *entry, *second;
 	long n;
@@ -193,7 +211,7 @@ static void a_call_at_work_is_busy_until_it_is_done(void **state)
 static void a_reply_that_could_not_be_made_is_not_remembered(void **state)
 {
 	(void)state;
-	struct drc *d = drc_new(64);
+	struct drc *d = drc_new(64, 0);
 	struct rpc_call c = caller(1, "10.0.0.1", 700);
 	void *entry;
 	long n;
@@ -212,7 +230,7 @@ static void the_oldest_is_forgotten_first_and_none_at_work(void **state)
 {
 	(void)state;
 	enum { ENTRIES = 32 };
-	struct drc *d = drc_new(ENTRIES);
+	struct drc *d = drc_new(ENTRIES, 0);
 	struct rpc_call c;
 	void *at_work[ENTRIES], *none;
 	long n;
@@ -261,6 +279,7 @@ int main(void)
 		cmocka_unit_test(credentials_are_read_whole),
 		cmocka_unit_test(credentials_that_are_cut_anywhere_are_refused),
 		cmocka_unit_test(a_call_is_known_by_who_asks_what),
+		cmocka_unit_test(a_reply_is_known_for_a_time_alone),
 		cmocka_unit_test(a_call_at_work_is_busy_until_it_is_done),
 		cmocka_unit_test(a_reply_that_could_not_be_made_is_not_remembered),
 		cmocka_unit_test(the_oldest_is_forgotten_first_and_none_at_work),
