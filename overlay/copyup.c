@@ -243,15 +243,13 @@ static int prepare(struct overlay *ov, struct copying *c, bool with_data, uint64
 static int copy_new(struct overlay *ov, struct object *o, bool with_data, uint64_t keep)
 {
 	struct copying c = { .o = o, .fd = -1, .written_next = with_data };
-	bool indexed = o->indexed && !index_open(ov);
+	int rc = o->indexed ? index_open(ov) : 0; /* without it, names of one object would part */
 	pthread_rwlock_rdlock(&ov->rename_lock);
-	int rc = prepare(ov, &c, with_data, keep);
+	if (!rc)
+		rc = prepare(ov, &c, with_data, keep);
 	pthread_rwlock_unlock(&ov->rename_lock);
-	if (!rc && (!indexed || index_name(o->lower[0]->layer, c.dir->fd, c.name, c.hex))) {
-		*c.hex = 0; /* names part, as without index in Linux */
-		if (o->indexed)
-			o->indexed = false;
-	}
+	if (!rc && o->indexed)
+		rc = index_name(o->lower[0]->layer, c.dir->fd, c.name, c.hex);
 	work_name(ov, c.temp);
 	if (!rc)
 		rc = make_copy(ov, &c);

@@ -170,7 +170,7 @@ int index_find_lower(struct overlay *ov, struct found *f)
 	if (!rc)
 		rc = statx_at(index_fd(ov), hex, &st);
 	if (rc)
-		return rc == -ENOENT || rc == -EOPNOTSUPP ? 0 : rc; /* not copied up yet; or names part, as without index in Linux */
+		return rc == -ENOENT ? 0 : rc; /* not copied up yet */
 	if ((st.stx_mode & S_IFMT) != (f->st.stx_mode & S_IFMT))
 		return -EIO; /* a whiteout there says that no name of it is left; yet here is one */
 	rc = settle(ov, hex, &st, f->lower[0]);

@@ -306,6 +306,23 @@ static void names_of_a_linked_lower_file_stay_one_object(void **state)
 	assert_false(exists(s, "alias"));
 }
 
+/* Until then its two names would be two files with one identity. */
+static void a_linked_file_is_copied_up_when_it_can_be_linked_in_the_index(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_wcc wcc;
+	struct object *o = at(s, "file");
+	sh(s->dir, "echo in the way >work/index");
+	assert_int_equal(overlay_write(s->ov, &root_cred, o, 0, "new", 3, WRITE_UNSTABLE, &wcc), -ENOTDIR);
+	sh(s->dir, "test ! -e upper/file; test -z \"$(ls work/work)\"; rm work/index");
+	assert_int_equal(overlay_write(s->ov, &root_cred, o, 0, "new", 3, WRITE_UNSTABLE, &wcc), 0);
+	overlay_put(s->ov, o);
+	stop(s);
+	start(s);
+	shows(s, "alias", "new\n");
+	shows(s, "file", "new\n");
+}
+
 static void an_upper_hard_link_survives_the_removal_of_its_first_name(void **state)
 {
 	struct stack *s = *state;
@@ -481,6 +498,7 @@ int main(void)
 		T(renaming_a_lower_directory_leaves_a_redirect),
 		T(a_rename_sees_what_stands_under_the_new_name_though_nobody_looked),
 		T(names_of_a_linked_lower_file_stay_one_object),
+		T(a_linked_file_is_copied_up_when_it_can_be_linked_in_the_index),
 		T(an_upper_hard_link_survives_the_removal_of_its_first_name),
 		T(a_handle_finds_its_object_without_any_map),
 		T(a_whiteout_cannot_be_made_by_mknod),
