@@ -224,26 +224,35 @@ static int look_below(struct merging *s, struct object *dir)
 }
 
 /* Data-only layers: the path is walked as it stands; only a regular file will do. */
-static int look_in_data_layers(struct merging *s)
+static int look_in_data_layer(struct merging *s, struct layer *layer)
 {
 	struct overlay *ov = s->ov;
-	for (size_t i = 0; i < ov->ndata_layers; i++) {
-		struct place *p = place_get(ov->data_layers[i].root);
-		char *path = strdup(s->path), *save = NULL;
-		struct statx st;
-		for (char *c = path ? strtok_r(path, "/", &save) : NULL; c && p; c = strtok_r(NULL, "/", &save)) {
-			struct place *child = place_new(ov, &ov->data_layers[i], p, c);
-			place_put(ov, p);
-			p = child;
-		}
-		free(path);
-		if (p && p->parent && !place_statx(ov, p, &st) && S_ISREG(st.stx_mode)) {
-			s->found->data = p;
-			return 0;
-		}
+	struct place *p = place_get(layer->root);
+	char *path = strdup(s->path), *save = NULL;
+	struct statx st;
+	int rc = path ? 0 : -ENOMEM;
+	for (char *c = path ? strtok_r(path, "/", &save) : NULL; c && p; c = strtok_r(NULL, "/", &save)) {
+		struct place *child = place_new(ov, layer, p, c);
 		place_put(ov, p);
+		p = child;
 	}
-	return 0; /* the attributes are there all the same; only reading fails, as in Linux */
+	free(path);
+	if (!rc)
+		rc = p ? place_statx(ov, p, &st) : -ENOMEM;
+	if (!rc && S_ISREG(st.stx_mode))
+		s->found->data = p;
+	else
+		place_put(ov, p);
+	return absent(rc) || rc == -EACCES ? 0 : rc;
+}
+
+/* Where none has it, the attributes are there all the same; only reading fails, as in Linux. */
+static int look_in_data_layers(struct merging *s)
+{
+	int rc = 0;
+	for (size_t i = 0; !rc && !s->found->data && i < s->ov->ndata_layers; i++)
+		rc = look_in_data_layer(s, &s->ov->data_layers[i]);
+	return rc;
 }
 
 /* What the search came to. */

@@ -18,6 +18,7 @@
 
 struct stack {
 	char dir[64], upper[96], lower1[96], lower2[96], work[96];
+	const char *data; /* a data-only lower, or NULL */
 	struct overlay *ov;
 	struct object *root;
 };
@@ -34,7 +35,8 @@ static void sh(const char *dir, const char *script)
 static void start(struct stack *s)
 {
 	const char *lowers[] = { s->lower1, s->lower2 };
-	struct overlay_config c = { .lowers = lowers, .nlowers = 2, .upper = s->upper, .work = s->work, .name = "/overlay" };
+	struct overlay_config c = { .lowers = lowers, .nlowers = 2, .upper = s->upper, .work = s->work, .name = "/overlay",
+				    .data_lowers = &s->data, .ndata_lowers = s->data ? 1 : 0 };
 	char err[256] = "";
 	int rc = overlay_open(&c, &s->ov, err, sizeof err);
 	if (rc)
@@ -485,6 +487,38 @@ static void a_metacopy_shows_no_more_bytes_than_it_has(void **state)
 	overlay_put(s->ov, o);
 }
 
+/* What can't be looked at for a moment is not taken for what is not there, for as long as the object is known. */
+static void data_that_no_descriptor_was_left_for_is_found_later(void **state)
+{
+	struct stack *s = *state;
+	struct rlimit old, few;
+	char data[96];
+	int fds[64], n = 0;
+	if (geteuid()) {
+		print_message("skipped: it takes root\n");
+		skip();
+	}
+	stop(s);
+	snprintf(data, sizeof data, "%s/data", s->dir);
+	sh(s->dir, "mkdir -p data/below; echo bytes >data/below/x; truncate -s 6 lower2/m;"
+		   "setfattr -n trusted.overlay.metacopy lower2/m; setfattr -n trusted.overlay.redirect -v /below/x lower2/m");
+	s->data = data;
+	start(s);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	few = (struct rlimit){ 64, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	while (n < 64 && (fds[n] = dup(0)) >= 0)
+		n++;
+	struct object *o;
+	int rc = overlay_lookup(s->ov, &root_cred, s->root, "m", &o, NULL);
+	while (n)
+		close(fds[--n]);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_int_equal(rc, -EMFILE);
+	shows(s, "m", "bytes\n");
+	s->data = NULL;
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -507,6 +541,7 @@ int main(void)
 		T(nobody_makes_files_as_the_server),
 		T(bytes_that_find_no_room_leave_the_file_as_it_was),
 		T(a_metacopy_shows_no_more_bytes_than_it_has),
+		T(data_that_no_descriptor_was_left_for_is_found_later),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
