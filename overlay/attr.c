@@ -346,12 +346,14 @@ int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct 
 		return rc;
 	}
 	pthread_rwlock_unlock(&ov->rename_lock);
-	rc = set.set_size && count_steps(&set) == 1 ? copy_up_truncated(ov, o, set.size) : copy_up(ov, o, set.set_size); /* cut, it shows at once */
+	/* Cut, it shows at once: who said what it must be like (guard) may have to be refused yet, and nobody else may from then on. */
+	bool cut = set.set_size && count_steps(&set) == 1 && !guard && !object_is_up(o, true);
+	rc = cut ? copy_up_truncated(ov, o, set.size) : copy_up(ov, o, set.set_size);
 	bool waited = wait_for_bytes(ov, o);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	pthread_mutex_lock(&o->dir_lock);
 	wcc_before(ov, o, wcc);
-	if (!rc && changes != atomic_load(&o->changes)) /* by another, since it was looked at */
+	if (!rc && !cut && changes != atomic_load(&o->changes)) /* by another, since it was looked at */
 		rc = what_to_set(ov, cred, o, want, guard, &set);
 	if (!rc) {
 		pthread_mutex_lock(&o->lock); /* the place's name is the object's only under it */

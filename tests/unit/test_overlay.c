@@ -19,6 +19,7 @@
 struct stack {
 	char dir[64], upper[96], lower1[96], lower2[96], work[96];
 	const char *data; /* a data-only lower, or NULL */
+	void (*before_block)(void); /* given, changes are synchronous */
 	struct overlay *ov;
 	struct object *root;
 };
@@ -36,7 +37,7 @@ static void start(struct stack *s)
 {
 	const char *lowers[] = { s->lower1, s->lower2 };
 	struct overlay_config c = { .lowers = lowers, .nlowers = 2, .upper = s->upper, .work = s->work, .name = "/overlay",
-				    .data_lowers = &s->data, .ndata_lowers = s->data ? 1 : 0 };
+				    .data_lowers = &s->data, .ndata_lowers = s->data ? 1 : 0, .sync = s->before_block, .before_block = s->before_block };
 	char err[256] = "";
 	int rc = overlay_open(&c, &s->ov, err, sizeof err);
 	if (rc)
@@ -519,6 +520,65 @@ static void data_that_no_descriptor_was_left_for_is_found_later(void **state)
 	s->data = NULL;
 }
 
+/* Another's change of the mode, as soon as the file that is being cut is in the upper. */
+static struct stack *cut_in;
+static bool cut_hidden; /* from those who may not write it */
+static void change_the_mode(void)
+{
+	char path[128];
+	struct stack *s = cut_in;
+	struct overlay_setattr set = { .set_mode = true, .mode = 0600 };
+	struct overlay_wcc wcc;
+	if (!s || (snprintf(path, sizeof path, "%s/deep/er/x", s->upper) && access(path, F_OK)))
+		return;
+	cut_in = NULL;
+	struct object *o = at(s, "deep/er/x");
+	cut_hidden = !overlay_setattr(s->ov, &root_cred, o, &set, NULL, &wcc);
+	overlay_put(s->ov, o);
+}
+
+static int cut(struct stack *s, const struct overlay_cred *cred, bool guarded, uint64_t *size)
+{
+	struct object *o = at(s, "deep/er/x");
+	struct overlay_setattr set = { .set_size = true };
+	struct overlay_attr a;
+	struct overlay_wcc wcc;
+	assert_int_equal(overlay_getattr(s->ov, o, &a), 0);
+	struct timespec ctime = a.ctime;
+	cut_hidden = false;
+	cut_in = s;
+	int rc = overlay_setattr(s->ov, cred, o, &set, guarded ? &ctime : NULL, &wcc);
+	cut_in = NULL;
+	assert_true(cut_hidden);
+	assert_int_equal(overlay_getattr(s->ov, o, &a), 0);
+	*size = a.size;
+	overlay_put(s->ov, o);
+	return rc;
+}
+
+static void a_cut_that_is_refused_cuts_nothing(void **state)
+{
+	struct stack *s = *state;
+	uint64_t size;
+	stop(s);
+	s->before_block = change_the_mode;
+	start(s);
+	assert_int_equal(cut(s, &root_cred, true, &size), -EKEYEXPIRED);
+	assert_int_equal(size, 2);
+}
+
+static void a_cut_that_was_allowed_is_told(void **state)
+{
+	struct stack *s = *state;
+	uint64_t size;
+	stop(s);
+	sh(s->dir, "chmod 777 lower2/deep lower2/deep/er; chmod 666 lower2/deep/er/x");
+	s->before_block = change_the_mode;
+	start(s);
+	assert_int_equal(cut(s, &(struct overlay_cred){ .uid = 1000, .gid = 1000 }, false, &size), 0);
+	assert_int_equal(size, 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -542,6 +602,8 @@ int main(void)
 		T(bytes_that_find_no_room_leave_the_file_as_it_was),
 		T(a_metacopy_shows_no_more_bytes_than_it_has),
 		T(data_that_no_descriptor_was_left_for_is_found_later),
+		T(a_cut_that_is_refused_cuts_nothing),
+		T(a_cut_that_was_allowed_is_told),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
