@@ -7,6 +7,14 @@
 #include <string.h>
 #include <unistd.h>
 
+/* A redirect that leads nowhere may lead somewhere from another place. */
+static int has_redirect(struct overlay *ov, int dirfd, const char *name)
+{
+	char v;
+	ssize_t n = format_getxattr(ov, dirfd, name, "redirect", &v, 0);
+	return n >= 0 ? 1 : n == -ENODATA ? 0 : (int)n;
+}
+
 /* What is below comes along: of a directory that merges, and of a metacopy. A directory of the upper alone must not merge at its new place.
  * Before the move: a crash between leaves a redirect to where it is anyway, or an opaque mark that hides nothing. */
 static int mark_before_move(struct overlay *ov, struct object *o, int dirfd, const char *name, bool same_parent, bool below_new)
@@ -16,7 +24,9 @@ static int mark_before_move(struct overlay *ov, struct object *o, int dirfd, con
 		return rc;
 	if (o->type == S_IFDIR ? o->nlower != 0 : !object_is_up(o, true))
 		return redirect_set(ov, o, dirfd, name, same_parent);
-	return o->type == S_IFDIR && below_new ? format_setxattr(ov, dirfd, name, "opaque", "y", 1) : 0;
+	if (o->type == S_IFDIR)
+		rc = below_new ? 1 : has_redirect(ov, dirfd, name);
+	return rc > 0 ? format_setxattr(ov, dirfd, name, "opaque", "y", 1) : rc;
 }
 
 struct moving {

@@ -284,6 +284,28 @@ static void a_rename_sees_what_stands_under_the_new_name_though_nobody_looked(vo
 	overlay_put(s->ov, dir);
 }
 
+/* As lowers leave it that were changed while nobody served them. */
+static void a_redirect_that_leads_nowhere_leads_nowhere_from_elsewhere(void **state)
+{
+	struct stack *s = *state;
+	if (geteuid()) {
+		print_message("skipped: it takes root\n");
+		skip();
+	}
+	stop(s);
+	sh(s->dir, "mkdir upper/d lower2/both/gone; touch lower2/both/gone/x upper/d/own; setfattr -n trusted.overlay.redirect -v gone upper/d");
+	start(s);
+	struct object *both = at(s, "both");
+	struct overlay_wcc from, to;
+	assert_false(exists(s, "d/x"));
+	assert_int_equal(overlay_rename(s->ov, &root_cred, s->root, "d", both, "d", &from, &to), 0);
+	overlay_put(s->ov, both);
+	stop(s);
+	start(s);
+	assert_true(exists(s, "both/d/own"));
+	assert_false(exists(s, "both/d/x"));
+}
+
 static void names_of_a_linked_lower_file_stay_one_object(void **state)
 {
 	struct stack *s = *state;
@@ -591,6 +613,7 @@ int main(void)
 		T(a_directory_of_the_upper_goes_with_its_whiteouts_alone),
 		T(renaming_a_lower_directory_leaves_a_redirect),
 		T(a_rename_sees_what_stands_under_the_new_name_though_nobody_looked),
+		T(a_redirect_that_leads_nowhere_leads_nowhere_from_elsewhere),
 		T(names_of_a_linked_lower_file_stay_one_object),
 		T(a_linked_file_is_copied_up_when_it_can_be_linked_in_the_index),
 		T(an_upper_hard_link_survives_the_removal_of_its_first_name),
