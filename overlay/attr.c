@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,6 +31,11 @@ uint64_t id_fileid(const struct overlay_id *id)
 static struct timespec ts(struct statx_timestamp t)
 {
 	return (struct timespec){ .tv_sec = t.tv_sec, .tv_nsec = t.tv_nsec };
+}
+
+static bool is_later(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec != b->tv_sec ? a->tv_sec > b->tv_sec : a->tv_nsec > b->tv_nsec;
 }
 
 static int attr_fill(struct overlay *ov, struct object *o, const struct statx *st, struct overlay_attr *a)
@@ -115,6 +121,27 @@ void attr_forget(struct object *o)
 	atomic_fetch_add(&o->changes, 1);
 	pthread_mutex_lock(&o->lock);
 	o->attr_valid = false;
+	pthread_mutex_unlock(&o->lock);
+}
+
+/* Linux: relatime_need_update() in fs/inode.c */
+static bool read_moves_atime(const struct overlay *ov, const struct overlay_attr *a)
+{
+	enum { DAY = 24 * 60 * 60 };
+	struct timespec now;
+	if (ov->upper_mount & ST_NOATIME)
+		return false;
+	if (!(ov->upper_mount & ST_RELATIME) || !is_later(&a->atime, &a->mtime) || !is_later(&a->atime, &a->ctime))
+		return true;
+	clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	return now.tv_sec - a->atime.tv_sec >= DAY;
+}
+
+void attr_was_read(struct overlay *ov, struct object *o)
+{
+	pthread_mutex_lock(&o->lock);
+	if (o->upper && o->upper->layer == &ov->layers[0] && !o->metacopy && read_moves_atime(ov, &o->attr)) /* all else is read without */
+		o->attr_until = 0;
 	pthread_mutex_unlock(&o->lock);
 }
 
@@ -392,6 +419,8 @@ int overlay_readlink(struct overlay *ov, struct object *o, char *buf, size_t siz
 		place_unpin(ov, parent);
 	}
 	pthread_mutex_unlock(&o->lock);
+	if (!rc)
+		attr_was_read(ov, o);
 	pthread_rwlock_unlock(&ov->rename_lock);
 	return rc;
 }

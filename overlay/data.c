@@ -55,6 +55,7 @@ int overlay_read(struct overlay *ov, const struct overlay_cred *cred, struct obj
 		*got += (size_t)n;
 	}
 	place_unpin(ov, file);
+	attr_was_read(ov, o);
 	struct overlay_attr a;
 	if (!rc)
 		rc = overlay_getattr(ov, o, &a);
@@ -108,6 +109,7 @@ int overlay_read_file(struct overlay *ov, const struct overlay_cred *cred, struc
 		free(file);
 		return rc;
 	}
+	attr_was_read(ov, o); /* the look at what is in memory did it */
 	*out = file;
 	return file->pin->fd;
 }

@@ -326,6 +326,7 @@ struct overlay {
 	struct object *root;
 	uint8_t key[16];
 	uint64_t fsid, max_file_size;
+	unsigned long upper_mount; /* flags of statvfs(3): what a read does to times of access */
 	_Atomic uint64_t verifier;
 	pthread_rwlock_t rename_lock; /* shared by all that walk places; exclusive for rename */
 	struct table table;
@@ -431,6 +432,7 @@ void origins_free(struct origins *o); /* NULL is allowed */
 int attr_get(struct overlay *ov, struct object *o, struct overlay_attr *attr); /* rename_lock shared */
 time_t attr_life(const struct overlay_attr *a, time_t now); /* for how many seconds they are kept; now: of the clock that the times are of */
 void attr_forget(struct object *o); /* after a change */
+void attr_was_read(struct overlay *ov, struct object *o); /* its bytes: that moves its time of access where the upper's mount has it so */
 void attr_keep(struct overlay *ov, struct object *o, const struct statx *st); /* of an object that is new in the table, as it was found */
 uint64_t id_fileid(const struct overlay_id *id);
 void wcc_before(struct overlay *ov, struct object *o, struct overlay_wcc *wcc);

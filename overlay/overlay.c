@@ -290,6 +290,8 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 	if (ov->privileged)
 		probe_acting(ov);
 	int top = ov->layers[0].root->fds[FD_READ]->fd;
+	struct statvfs mount;
+	ov->upper_mount = fstatvfs(top, &mount) ? 0 : mount.f_flag;
 	bool trusted = !c->userxattr && ov->privileged && (!ov->has_upper || c->read_only || can_use_trusted(top));
 	ov->prefix = trusted ? "trusted.overlay." : "user.overlay.";
 	ov->writable = ov->has_upper && !c->read_only;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -601,6 +602,39 @@ static void a_cut_that_was_allowed_is_told(void **state)
 	assert_int_equal(size, 0);
 }
 
+static void a_read_moves_the_time_of_access(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_attr a;
+	struct overlay_wcc wcc;
+	struct overlay_setattr old = { .set_atime = TIME_CLIENT, .atime.tv_sec = 1000 };
+	struct overlay_file *file;
+	char buf[8];
+	size_t got;
+	bool eof;
+	struct statvfs mount;
+	if (statvfs(s->upper, &mount) || mount.f_flag & ST_NOATIME) {
+		print_message("skipped: /tmp is mounted with noatime\n");
+		skip();
+	}
+	write_at(s, "deep/er/x", "bytes");
+	struct object *o = at(s, "deep/er/x");
+	for (int by_descriptor = 0; by_descriptor < 2; by_descriptor++) {
+		assert_int_equal(overlay_setattr(s->ov, &root_cred, o, &old, NULL, &wcc), 0);
+		assert_int_equal(wcc.after.atime.tv_sec, 1000);
+		if (by_descriptor) {
+			assert_true(overlay_read_file(s->ov, &root_cred, o, 0, sizeof buf, &got, &eof, &a, &file) >= 0);
+			overlay_file_done(file);
+		} else {
+			assert_int_equal(overlay_read(s->ov, &root_cred, o, 0, buf, sizeof buf, &got, &eof, &a), 0);
+			assert_int_not_equal(a.atime.tv_sec, 1000);
+		}
+		assert_int_equal(overlay_getattr(s->ov, o, &a), 0);
+		assert_int_not_equal(a.atime.tv_sec, 1000);
+	}
+	overlay_put(s->ov, o);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -627,6 +661,7 @@ int main(void)
 		T(data_that_no_descriptor_was_left_for_is_found_later),
 		T(a_cut_that_is_refused_cuts_nothing),
 		T(a_cut_that_was_allowed_is_told),
+		T(a_read_moves_the_time_of_access),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
