@@ -125,9 +125,11 @@ static int mark_identity(struct overlay *ov, struct copying *c)
 	int rc;
 	/* A name that parts from its siblings has no origin: it is another file from now on. */
 	if (S_ISDIR(c->st.stx_mode) || c->st.stx_nlink == 1 || *c->hex) {
-		size_t len = format_make_origin(c->o->lower[0]->layer, c->dir->fd, c->name, origin);
-		if (!len && *c->hex) /* Linux refuses an index with an entry that does not say what it is of */
+		size_t len;
+		if (*c->hex) /* Linux refuses an index with an entry that does not say what it is of */
 			sodium_hex2bin(origin, sizeof origin, c->hex, strlen(c->hex), NULL, &len, NULL);
+		else
+			len = format_make_origin(c->o->lower[0]->layer, c->dir->fd, c->name, origin);
 		rc = format_setxattr(ov, copy_at(ov, c), copy_name(c), "origin", origin, len);
 		if (rc && rc != -EPERM && rc != -EOPNOTSUPP)
 			return rc;
@@ -249,7 +251,7 @@ static int copy_new(struct overlay *ov, struct object *o, bool with_data, uint64
 		rc = prepare(ov, &c, with_data, keep);
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (!rc && o->indexed)
-		rc = index_name(o->lower[0]->layer, c.dir->fd, c.name, c.hex);
+		rc = index_name(ov, o->lower[0]->layer, c.dir->fd, c.name, c.hex);
 	work_name(ov, c.temp);
 	if (!rc)
 		rc = make_copy(ov, &c);

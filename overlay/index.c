@@ -39,22 +39,60 @@ static void own_name(const struct layer *layer, uint64_t ino, uint64_t gen, char
 	to_hex(own, sizeof own, hex);
 }
 
-int index_name(const struct layer *layer, int dirfd, const char *name, char hex[321])
+static bool shares_file_system(struct overlay *ov, const struct layer *layer)
+{
+	for (const struct layer *l = first_lower(ov); l < ov->layers + ov->nlayers; l++)
+		if (l != layer && l->dev_major == layer->dev_major && l->dev_minor == layer->dev_minor)
+			return true;
+	return false;
+}
+
+/* 1: the entry is of this layer's file, or Linux made it, which does not say. 0: of another layer's. -ENOENT: there is none. */
+static int is_of_layer(struct overlay *ov, const struct layer *layer, const char *hex)
+{
+	struct overlay_id id;
+	struct statx st;
+	int rc = ov->has_index ? statx_at(index_fd(ov), hex, &st) : -ENOENT;
+	if (rc)
+		return rc;
+	rc = format_get_identity(ov, index_fd(ov), hex, st.stx_ino, &id);
+	if (rc)
+		return rc == -ENODATA ? 1 : rc;
+	for (const struct layer *l = first_lower(ov); l < ov->layers + ov->nlayers; l++)
+		if (l->number == id.layer)
+			return l == layer;
+	return 1;
+}
+
+/* Layers on one file system may share an inode by links. It is an object in each, with a copy of its own, though overlayfs's origin is the same: which
+ * names the copy that came first, and our id the others. */
+int index_name(struct overlay *ov, const struct layer *layer, int dirfd, const char *name, char hex[321])
 {
 	uint8_t origin[160];
 	size_t len = format_make_origin(layer, dirfd, name, origin);
 	struct statx st;
 	uint64_t gen;
+	char own[321];
+	int ours = 0;
 	if (len) {
 		to_hex(origin, len, hex);
-		return 0;
+		ours = shares_file_system(ov, layer) ? is_of_layer(ov, layer, hex) : 1;
+		if (ours > 0 || (ours < 0 && ours != -ENOENT))
+			return ours < 0 ? ours : 0;
 	}
 	int rc = statx_at(dirfd, name, &st);
 	if (!rc)
 		rc = inode_generation(layer, dirfd, name, &st, &gen);
-	if (!rc)
-		own_name(layer, st.stx_ino, gen, hex);
-	return rc;
+	if (rc)
+		return rc;
+	own_name(layer, st.stx_ino, gen, own);
+	if (ours) { /* nobody has the origin's name; this one may have had to do without */
+		rc = is_of_layer(ov, layer, own);
+		if (rc < 0)
+			return rc == -ENOENT ? 0 : rc;
+	}
+	memcpy(hex, own, sizeof own);
+	return 0;
 }
 
 /* The name of the entry that an upper file says to be a copy of: by its origin, else by its identity. -ENODATA: it says nothing. */
@@ -165,7 +203,7 @@ int index_find_lower(struct overlay *ov, struct found *f)
 	int rc = place_pin_parent(ov, f->lower[0], &parent, &name);
 	if (rc)
 		return rc;
-	rc = index_name(f->lower[0]->layer, parent->fd, name, hex);
+	rc = index_name(ov, f->lower[0]->layer, parent->fd, name, hex);
 	place_unpin(ov, parent);
 	if (!rc)
 		rc = statx_at(index_fd(ov), hex, &st);
@@ -197,7 +235,7 @@ static int settle_by_name(struct overlay *ov, struct object *dir, const char *na
 			return -ENOMEM;
 		rc = place_pin(ov, dir->lower[i], FD_PATH, &fd);
 		if (!rc) {
-			if (!index_name(p->layer, fd->fd, name, own) && !strcmp(own, hex))
+			if (!index_name(ov, p->layer, fd->fd, name, own) && !strcmp(own, hex))
 				rc = settle(ov, hex, st, p);
 			place_unpin(ov, fd);
 		}
@@ -322,7 +360,9 @@ int index_link_up(struct overlay *ov, struct object *o, struct object *dir, int 
 int index_install(struct overlay *ov, int dirfd, const char *name, const char *hex)
 {
 	int rc = write_nlink(ov, dirfd, name, 'L', 0);
-	return rc ? rc : linkat(dirfd, name, index_fd(ov), hex, 0) ? -errno : 0;
+	if (!rc && linkat(dirfd, name, index_fd(ov), hex, 0))
+		rc = errno == EEXIST ? -EAGAIN : -errno; /* of another layer this moment: asked again, this one gets a name of its own */
+	return rc;
 }
 
 void index_uninstall(struct overlay *ov, const char *hex)

@@ -349,6 +349,63 @@ static void a_linked_file_is_copied_up_when_it_can_be_linked_in_the_index(void *
 	shows(s, "file", "new\n");
 }
 
+static int change(struct stack *s, const char *path, uint64_t offset, const char *text)
+{
+	struct overlay_wcc wcc;
+	struct object *o = at(s, path);
+	int rc = overlay_write(s->ov, &root_cred, o, offset, text, strlen(text), WRITE_UNSTABLE, &wcc);
+	overlay_put(s->ov, o);
+	return rc;
+}
+
+static void starts_with(struct stack *s, const char *path, const char *text)
+{
+	char buf[16];
+	size_t got;
+	bool eof;
+	struct object *o = at(s, path);
+	assert_int_equal(overlay_read(s->ov, &root_cred, o, 0, buf, strlen(text), &got, &eof, NULL), 0);
+	assert_int_equal(got, strlen(text));
+	assert_memory_equal(buf, text, got);
+	overlay_put(s->ov, o);
+}
+
+/* As deduplicated layers do. More than a metacopy is made for. */
+static void a_file_that_two_layers_share_by_links_has_a_copy_for_each(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_setattr mode = { .set_mode = true, .mode = 0600 };
+	struct overlay_wcc wcc;
+	stop(s);
+	sh(s->dir, "head -c 200000 /dev/zero | tr '\\0' = >lower2/b; for n in lower2/b2 lower1/a lower1/a2; do ln lower2/b $n; done");
+	start(s);
+	struct object *a = at(s, "a"), *b = at(s, "b");
+	struct overlay_id id = *overlay_id(b);
+	assert_int_not_equal(overlay_id(a)->layer, id.layer);
+	assert_int_equal(overlay_setattr(s->ov, &root_cred, a, &mode, NULL, &wcc), 0);
+	assert_int_equal(overlay_setattr(s->ov, &root_cred, b, &mode, NULL, &wcc), 0);
+	overlay_put(s->ov, a);
+	overlay_put(s->ov, b);
+	assert_int_equal(change(s, "a", 0, "one"), 0);
+	assert_int_equal(change(s, "b2", 1000, "two"), 0);
+	for (int restarted = 0; restarted < 2; restarted++) {
+		starts_with(s, "b", "===");
+		starts_with(s, "a2", "one");
+		starts_with(s, "a", "one");
+		b = at(s, "b2");
+		assert_memory_equal(overlay_id(b), &id, sizeof id);
+		overlay_put(s->ov, b);
+		stop(s);
+		start(s);
+	}
+	sh(s->dir, "rm work/index/$(find work/index -samefile upper/a -printf %f) upper/a"); /* b's keeps the name that it took beside */
+	stop(s);
+	start(s);
+	assert_int_equal(change(s, "b", 0, "two"), 0);
+	starts_with(s, "b2", "two");
+	starts_with(s, "a", "===");
+}
+
 static void an_upper_hard_link_survives_the_removal_of_its_first_name(void **state)
 {
 	struct stack *s = *state;
@@ -650,6 +707,7 @@ int main(void)
 		T(a_redirect_that_leads_nowhere_leads_nowhere_from_elsewhere),
 		T(names_of_a_linked_lower_file_stay_one_object),
 		T(a_linked_file_is_copied_up_when_it_can_be_linked_in_the_index),
+		T(a_file_that_two_layers_share_by_links_has_a_copy_for_each),
 		T(an_upper_hard_link_survives_the_removal_of_its_first_name),
 		T(a_handle_finds_its_object_without_any_map),
 		T(a_whiteout_cannot_be_made_by_mknod),
