@@ -251,7 +251,7 @@ static int copy_new(struct overlay *ov, struct object *o, bool with_data, uint64
 		rc = prepare(ov, &c, with_data, keep);
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (!rc && o->indexed)
-		rc = index_name(ov, o->lower[0]->layer, c.dir->fd, c.name, c.hex);
+		rc = index_name(ov, o->lower[0]->layer, c.dir->fd, c.name, c.st.stx_mode, c.hex);
 	work_name(ov, c.temp);
 	if (!rc)
 		rc = make_copy(ov, &c);

@@ -321,15 +321,46 @@ bool identity_has_origins(struct identity *id)
 	return id && atomic_load(&id->norigins);
 }
 
+struct links_key { /* in the table of keys: an older server passes it over */
+	char what[8];
+	struct origin_row upper;
+} __attribute__((packed));
+
+static struct links_key links_key(const struct origin_row *upper)
+{
+	return (struct links_key){ .what = "links", .upper = *upper };
+}
+
+int identity_put_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const char links[LINKS_SIZE])
+{
+	struct origin_row upper = upper_row(upper_ino, upper_gen);
+	struct links_key key = links_key(&upper);
+	MDB_txn *txn;
+	int rc = begin(id, &txn);
+	return rc ? rc : end(txn, put(txn, id->keys, &key, sizeof key, links, LINKS_SIZE));
+}
+
+int identity_get_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, char links[LINKS_SIZE])
+{
+	struct origin_row upper = upper_row(upper_ino, upper_gen);
+	struct links_key key = links_key(&upper);
+	int rc = identity_has_origins(id) ? get(id, id->keys, &key, sizeof key, links, LINKS_SIZE) : -ENOENT;
+	links[LINKS_SIZE - 1] = rc ? links[LINKS_SIZE - 1] : 0;
+	return rc;
+}
+
 void identity_forget(struct identity *id, const struct overlay_id *origin)
 {
 	struct origin_row below = id_row(origin), upper = { 0 };
 	MDB_txn *txn;
 	if (!atomic_load(&id->norigins) || get(id, id->copies, &below, sizeof below, &upper, sizeof upper) || begin(id, &txn))
 		return; /* where it fails, the row names an inode that is no more: harmless */
-	MDB_val k = { sizeof below, &below }, u = { sizeof upper, &upper }, v;
+	struct links_key links = links_key(&upper);
+	MDB_val k = { sizeof below, &below }, u = { sizeof upper, &upper }, l = { sizeof links, &links }, v;
 	int code = mdb_del(txn, id->copies, &k, NULL);
 	if (!code && !mdb_get(txn, id->origins, &u, &v) && v.mv_size == sizeof below && !memcmp(v.mv_data, &below, sizeof below))
 		code = mdb_del(txn, id->origins, &u, NULL); /* else the upper inode lives again, as another's copy */
+	if (!code && (code = mdb_del(txn, id->keys, &l, NULL)) == MDB_NOTFOUND)
+		code = 0;
 	end(txn, code);
 }

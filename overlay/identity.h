@@ -2,7 +2,7 @@
  * identity.h: what can be found nowhere else, in one small file beside the map: the key of the handles, the layers' numbers, and the
  * identity of copied-up objects that can hold no xattr. The map (map.h) is a cache: with this file kept, it may be lost at any time.
  *
- * The file (<work>/overnfsd/identity.mdb) is LMDB's: tables "keys", "layers" (by number), "origins" (by upper inode) and "copies" (by origin),
+ * The file (<work>/overnfsd/identity.mdb) is LMDB's: tables "keys" (and counts of links), "layers" (by number), "origins" (by upper inode) and "copies" (by origin),
  * numbers big-endian. Written rarely, and durably before the call returns; so not in the map's file, whose commits are many and lazy.
  * Every function may be called from any thread.
  */
@@ -47,5 +47,9 @@ int identity_put_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_
 int identity_get_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, struct overlay_id *origin); /* -ENOENT */
 bool identity_has_origins(struct identity *id);
 void identity_forget(struct identity *id, const struct overlay_id *origin); /* the copy was removed */
+/* The xattr overlay.nlink of such a copy, as text. Durable on return. -ENOENT: none. */
+enum { LINKS_SIZE = 32 };
+int identity_put_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const char links[LINKS_SIZE]);
+int identity_get_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, char links[LINKS_SIZE]);
 
 #endif

@@ -39,6 +39,12 @@ static void own_name(const struct layer *layer, uint64_t ino, uint64_t gen, char
 	to_hex(own, sizeof own, hex);
 }
 
+/* user.* can stand on files and directories alone. */
+static bool holds_xattrs(struct overlay *ov, mode_t mode)
+{
+	return *ov->prefix != 'u' || S_ISREG(mode);
+}
+
 static bool shares_file_system(struct overlay *ov, const struct layer *layer)
 {
 	for (const struct layer *l = first_lower(ov); l < ov->layers + ov->nlayers; l++)
@@ -65,11 +71,11 @@ static int is_of_layer(struct overlay *ov, const struct layer *layer, const char
 }
 
 /* Layers on one file system may share an inode by links. It is an object in each, with a copy of its own, though overlayfs's origin is the same: which
- * names the copy that came first, and our id the others. */
-int index_name(struct overlay *ov, const struct layer *layer, int dirfd, const char *name, char hex[321])
+ * names the copy that came first, and our id the others. It names those too that can't hold their origin. */
+int index_name(struct overlay *ov, const struct layer *layer, int dirfd, const char *name, mode_t mode, char hex[321])
 {
 	uint8_t origin[160];
-	size_t len = format_make_origin(layer, dirfd, name, origin);
+	size_t len = holds_xattrs(ov, mode) ? format_make_origin(layer, dirfd, name, origin) : 0;
 	struct statx st;
 	uint64_t gen;
 	char own[321];
@@ -96,10 +102,9 @@ int index_name(struct overlay *ov, const struct layer *layer, int dirfd, const c
 }
 
 /* The name of the entry that an upper file says to be a copy of: by its origin, else by its identity. -ENODATA: it says nothing. */
-static int name_by_copy(struct overlay *ov, int dirfd, const char *name, uint64_t ino, char hex[321])
+static int name_by_copy(struct overlay *ov, int dirfd, const char *name, const struct overlay_id *id, char hex[321])
 {
 	uint8_t origin[160];
-	struct overlay_id id;
 	ssize_t n = format_getxattr(ov, dirfd, name, "origin", origin, sizeof origin);
 	if (n > 0) {
 		to_hex(origin, (size_t)n, hex);
@@ -107,13 +112,12 @@ static int name_by_copy(struct overlay *ov, int dirfd, const char *name, uint64_
 	}
 	if (n < 0 && n != -ENODATA && n != -ERANGE)
 		return (int)n;
-	int rc = format_get_identity(ov, dirfd, name, ino, &id);
-	for (size_t i = ov->has_upper; !rc && i < ov->nlayers; i++)
-		if (ov->layers[i].number == id.layer) {
-			own_name(&ov->layers[i], id.ino, id.gen, hex);
+	for (const struct layer *l = first_lower(ov); l < ov->layers + ov->nlayers; l++)
+		if (l->number == id->layer) {
+			own_name(l, id->ino, id->gen, hex);
 			return 0;
 		}
-	return rc ? rc : -ENODATA;
+	return -ENODATA;
 }
 
 int index_open(struct overlay *ov)
@@ -136,15 +140,44 @@ int index_open(struct overlay *ov)
 	return rc;
 }
 
+/* overlay.nlink; of what can hold no xattr, what stands for it. */
+static int get_links(struct overlay *ov, int dirfd, const char *name, char v[LINKS_SIZE])
+{
+	struct statx st;
+	uint64_t gen;
+	ssize_t n = format_getxattr(ov, dirfd, name, "nlink", v, LINKS_SIZE - 1);
+	if (n != -ENODATA || !identity_has_origins(ov->identity))
+		return n < 0 ? (int)n : 0;
+	int rc = statx_at(dirfd, name, &st);
+	if (!rc)
+		rc = inode_generation(&ov->layers[0], dirfd, name, &st, &gen);
+	if (!rc)
+		rc = identity_get_links(ov->identity, st.stx_ino, gen, v);
+	return rc == -ENOENT ? -ENODATA : rc;
+}
+
+static int put_links(struct overlay *ov, int dirfd, const char *name, const char v[LINKS_SIZE])
+{
+	struct statx st;
+	uint64_t gen;
+	int rc = format_setxattr(ov, dirfd, name, "nlink", v, strlen(v));
+	if (rc != -EPERM && rc != -EOPNOTSUPP)
+		return rc;
+	rc = statx_at(dirfd, name, &st);
+	if (!rc)
+		rc = inode_generation(&ov->layers[0], dirfd, name, &st, &gen);
+	return rc ? rc : identity_put_links(ov->identity, st.stx_ino, gen, v);
+}
+
 /* Parses overlay.nlink: *relative_to is 'U' or 'L', or 0 where there is none (that makes sense). */
 static int read_nlink(struct overlay *ov, int dirfd, const char *name, char *relative_to, long *by)
 {
-	char v[32] = "", *end;
-	ssize_t n = format_getxattr(ov, dirfd, name, "nlink", v, sizeof v - 1);
+	char v[LINKS_SIZE] = "", *end;
+	int rc = get_links(ov, dirfd, name, v);
 	*relative_to = 0;
-	if (n < 0 && n != -ENODATA && n != -ERANGE)
-		return (int)n;
-	if (n < 3 || (*v != 'U' && *v != 'L') || (v[1] != '+' && v[1] != '-'))
+	if (rc)
+		return rc == -ENODATA || rc == -ERANGE ? 0 : rc;
+	if (strlen(v) < 3 || (*v != 'U' && *v != 'L') || (v[1] != '+' && v[1] != '-'))
 		return 0;
 	*by = strtol(v + 1, &end, 10);
 	*relative_to = *end ? 0 : *v;
@@ -153,9 +186,9 @@ static int read_nlink(struct overlay *ov, int dirfd, const char *name, char *rel
 
 static int write_nlink(struct overlay *ov, int dirfd, const char *name, char relative_to, long by)
 {
-	char v[32];
+	char v[LINKS_SIZE] = "";
 	snprintf(v, sizeof v, "%c%+ld", relative_to, by);
-	return format_setxattr(ov, dirfd, name, "nlink", v, strlen(v));
+	return put_links(ov, dirfd, name, v);
 }
 
 int index_nlink(struct overlay *ov, struct object *o, uint32_t upper_nlink, uint32_t *nlink)
@@ -203,7 +236,7 @@ int index_find_lower(struct overlay *ov, struct found *f)
 	int rc = place_pin_parent(ov, f->lower[0], &parent, &name);
 	if (rc)
 		return rc;
-	rc = index_name(ov, f->lower[0]->layer, parent->fd, name, hex);
+	rc = index_name(ov, f->lower[0]->layer, parent->fd, name, f->st.stx_mode, hex);
 	place_unpin(ov, parent);
 	if (!rc)
 		rc = statx_at(index_fd(ov), hex, &st);
@@ -235,7 +268,7 @@ static int settle_by_name(struct overlay *ov, struct object *dir, const char *na
 			return -ENOMEM;
 		rc = place_pin(ov, dir->lower[i], FD_PATH, &fd);
 		if (!rc) {
-			if (!index_name(ov, p->layer, fd->fd, name, own) && !strcmp(own, hex))
+			if (!index_name(ov, p->layer, fd->fd, name, st->stx_mode, own) && !strcmp(own, hex))
 				rc = settle(ov, hex, st, p);
 			place_unpin(ov, fd);
 		}
@@ -256,7 +289,7 @@ int index_find_upper(struct overlay *ov, struct object *dir, const char *name, s
 	int rc = place_pin_parent(ov, f->upper, &parent, &own);
 	if (rc)
 		return rc;
-	rc = name_by_copy(ov, parent->fd, own, f->st.stx_ino, hex);
+	rc = name_by_copy(ov, parent->fd, own, &f->id, hex);
 	place_unpin(ov, parent);
 	if (rc)
 		return rc == -ENODATA ? 0 : rc;

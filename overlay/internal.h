@@ -387,8 +387,8 @@ bool verity_allows(struct overlay *ov, const struct metacopy *meta, struct place
 int index_open(struct overlay *ov); /* makes the directory at first need */
 int index_find_lower(struct overlay *ov, struct found *f); /* f is a lower file of several names: has it a copy? */
 int index_find_upper(struct overlay *ov, struct object *dir, const char *name, struct found *f); /* f is an upper one: is it such a copy? */
-/* Name of the entry for the lower at dirfd/name. */
-int index_name(struct overlay *ov, const struct layer *layer, int dirfd, const char *name, char hex[321]);
+/* Name of the entry for the lower at dirfd/name, which has that type. */
+int index_name(struct overlay *ov, const struct layer *layer, int dirfd, const char *name, mode_t mode, char hex[321]);
 bool index_has(struct overlay *ov, struct object *o); /* is its copy linked there? For such alone are the functions below */
 /* The count of all its names, given the copy's own count of links. o->lock held. */
 int index_nlink(struct overlay *ov, struct object *o, uint32_t upper_nlink, uint32_t *nlink);

@@ -21,6 +21,7 @@ struct stack {
 	char dir[64], upper[96], lower1[96], lower2[96], work[96];
 	const char *data; /* a data-only lower, or NULL */
 	void (*before_block)(void); /* given, changes are synchronous */
+	bool userxattr;
 	struct overlay *ov;
 	struct object *root;
 };
@@ -38,7 +39,7 @@ static void start(struct stack *s)
 {
 	const char *lowers[] = { s->lower1, s->lower2 };
 	struct overlay_config c = { .lowers = lowers, .nlowers = 2, .upper = s->upper, .work = s->work, .name = "/overlay",
-				    .data_lowers = &s->data, .ndata_lowers = s->data ? 1 : 0, .sync = s->before_block, .before_block = s->before_block };
+				    .data_lowers = &s->data, .ndata_lowers = s->data ? 1 : 0, .sync = s->before_block, .before_block = s->before_block, .userxattr = s->userxattr };
 	char err[256] = "";
 	int rc = overlay_open(&c, &s->ov, err, sizeof err);
 	if (rc)
@@ -406,6 +407,54 @@ static void a_file_that_two_layers_share_by_links_has_a_copy_for_each(void **sta
 	starts_with(s, "a", "===");
 }
 
+static uint32_t names_of(struct stack *s, const char *path)
+{
+	struct overlay_attr a;
+	struct object *o = at(s, path);
+	assert_non_null(o);
+	assert_int_equal(overlay_getattr(s->ov, o, &a), 0);
+	overlay_put(s->ov, o);
+	return a.nlink;
+}
+
+/* user.* can't stand on what is neither a file nor a directory: neither the origin nor the count. */
+static void linked_names_of_what_holds_no_xattr_are_one_object(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_setattr mode = { .set_mode = true, .mode = 0600 };
+	struct overlay_wcc wcc, to;
+	stop(s);
+	sh(s->dir, "ln -P lower2/link lower2/link2; ln -P lower2/link lower2/link3; ln lower2/fifo lower2/fifo2; ln lower2/fifo lower2/fifo3");
+	s->userxattr = true;
+	start(s);
+	struct object *o = at(s, "fifo");
+	struct overlay_id id = *overlay_id(o);
+	assert_int_equal(overlay_setattr(s->ov, &root_cred, o, &mode, NULL, &wcc), 0);
+	overlay_put(s->ov, o);
+	assert_int_equal(overlay_rename(s->ov, &root_cred, s->root, "fifo", s->root, "moved", &wcc, &to), 0);
+	assert_int_equal(overlay_remove(s->ov, &root_cred, s->root, "link", &wcc), 0);
+	for (int restarted = 0; restarted < 2; restarted++) {
+		assert_int_equal(names_of(s, "link2"), 2);
+		assert_int_equal(names_of(s, "moved"), 3);
+		assert_int_equal(names_of(s, "fifo3"), 3);
+		o = at(s, "fifo2");
+		assert_memory_equal(overlay_id(o), &id, sizeof id);
+		struct overlay_attr a;
+		assert_int_equal(overlay_getattr(s->ov, o, &a), 0);
+		assert_int_equal(a.mode & 07777, 0600);
+		overlay_put(s->ov, o);
+		stop(s);
+		start(s);
+	}
+	assert_int_equal(overlay_remove(s->ov, &root_cred, s->root, "link3", &wcc), 0);
+	assert_int_equal(names_of(s, "link2"), 1);
+	assert_int_equal(overlay_remove(s->ov, &root_cred, s->root, "link2", &wcc), 0);
+	static const char *const fifos[] = { "fifo3", "moved", "fifo2" };
+	for (size_t i = 0; i < 3; i++)
+		assert_int_equal(overlay_remove(s->ov, &root_cred, s->root, fifos[i], &wcc), 0);
+	sh(s->dir, "test -z \"$(ls -A work/index)$(ls -A work/work)\"");
+}
+
 static void an_upper_hard_link_survives_the_removal_of_its_first_name(void **state)
 {
 	struct stack *s = *state;
@@ -708,6 +757,7 @@ int main(void)
 		T(names_of_a_linked_lower_file_stay_one_object),
 		T(a_linked_file_is_copied_up_when_it_can_be_linked_in_the_index),
 		T(a_file_that_two_layers_share_by_links_has_a_copy_for_each),
+		T(linked_names_of_what_holds_no_xattr_are_one_object),
 		T(an_upper_hard_link_survives_the_removal_of_its_first_name),
 		T(a_handle_finds_its_object_without_any_map),
 		T(a_whiteout_cannot_be_made_by_mknod),
