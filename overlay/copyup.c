@@ -26,6 +26,7 @@ struct copying {
 	uint64_t size; /* how many to copy */
 	char temp[24], hex[321]; /* hex: name in the index, or "" */
 	int fd; /* of a regular file's copy, or -1 */
+	bool ours; /* though the original is another's: without root there is no giving away */
 	bool written_next; /* it will be written to: its descriptor stays open for that */
 	struct statx made; /* the copy when it was new */
 };
@@ -39,7 +40,8 @@ static void to_timespec(struct timespec out[2], const struct statx *st)
 static int fill_file(struct overlay *ov, struct copying *c)
 {
 	struct metacopy meta = { 0 };
-	c->fd = openat(ov->work_fd, c->temp, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, c->st.stx_mode & 0777);
+	mode_t mode = (c->st.stx_mode & 0777) | (ov->privileged ? 0 : S_IWUSR); /* or it would take no xattrs */
+	c->fd = openat(ov->work_fd, c->temp, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, mode);
 	if (c->fd < 0)
 		return -errno;
 	int rc = c->metacopy ? format_metacopy(ov, c->dir->fd, c->name, &meta) : 0;
@@ -82,19 +84,23 @@ static const char *copy_name(const struct copying *c)
 	return c->fd < 0 ? c->temp : "";
 }
 
-/* Owner, then mode: a chown drops set-id bits. What is right from the start is let be. */
-static int copy_owner_and_mode(struct overlay *ov, struct copying *c)
+static int copy_owner(struct overlay *ov, struct copying *c)
 {
-	mode_t mode = c->st.stx_mode & 07777;
 	int rc = statx_at(copy_at(ov, c), copy_name(c), &c->made);
 	if (rc)
 		return rc;
 	bool foreign = c->st.stx_uid != c->made.stx_uid || c->st.stx_gid != c->made.stx_gid;
-	if (foreign && fchownat(ov->work_fd, c->temp, c->st.stx_uid, c->st.stx_gid, AT_SYMLINK_NOFOLLOW)) {
-		if (ov->privileged)
-			return -errno;
+	c->ours = foreign && fchownat(ov->work_fd, c->temp, c->st.stx_uid, c->st.stx_gid, AT_SYMLINK_NOFOLLOW);
+	return c->ours && ov->privileged ? -errno : 0;
+}
+
+/* Behind the owner, as a chown drops set-id bits, and behind the xattrs, which without root only what may be written takes. What is right from the
+ * start is let be. */
+static int copy_mode(struct overlay *ov, struct copying *c)
+{
+	mode_t mode = c->st.stx_mode & 07777;
+	if (c->ours)
 		mode &= ~(mode_t)(S_ISUID | S_ISGID); /* set-id to the server's user was never meant */
-	}
 	if (S_ISLNK(c->st.stx_mode) || mode == (c->made.stx_mode & 07777))
 		return 0;
 	return fchmodat(ov->work_fd, c->temp, mode, 0) ? -errno : 0;
@@ -102,7 +108,7 @@ static int copy_owner_and_mode(struct overlay *ov, struct copying *c)
 
 static int copy_attributes(struct overlay *ov, struct copying *c)
 {
-	int rc = copy_owner_and_mode(ov, c);
+	int rc = copy_owner(ov, c);
 	if (!rc) /* behind the owner: a chown drops capabilities too */
 		rc = copy_xattrs(ov, c->dir->fd, c->name, ov->work_fd, c->temp);
 	/* Immutable and append-only files can't be worked with: as in Linux, the copy only says that it is one. */
@@ -150,6 +156,8 @@ static int make_copy(struct overlay *ov, struct copying *c)
 		rc = copy_attributes(ov, c);
 	if (!rc)
 		rc = mark_identity(ov, c);
+	if (!rc)
+		rc = copy_mode(ov, c);
 	to_timespec(t, &c->st);
 	if (S_ISREG(c->st.stx_mode) && !c->metacopy && c->size < c->st.stx_size)
 		t[1] = (struct timespec){ .tv_nsec = UTIME_NOW }; /* cut already, as the caller is about to */

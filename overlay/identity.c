@@ -20,7 +20,7 @@ struct identity {
 	MDB_env *env; /* NULL: opened for reading, and there is none */
 	MDB_dbi keys, layer_table, origins, copies;
 	bool writable, damaged;
-	atomic_size_t norigins;
+	atomic_size_t norigins, nlinks; /* of the latter at least so many rows were there or came */
 	/* read at start; changed only then too, by one thread */
 	struct layer_identity *layers; /* paths owned */
 	size_t nlayers;
@@ -118,6 +118,8 @@ static int open_tables(struct identity *id)
 		return rc;
 	}
 	atomic_store(&id->norigins, st.ms_entries);
+	if (!mdb_stat(txn, id->keys, &st))
+		atomic_store(&id->nlinks, st.ms_entries ? st.ms_entries - 1 : 0); /* but the handles' key */
 	return mdb_txn_commit(txn);
 }
 
@@ -337,16 +339,36 @@ int identity_put_links(struct identity *id, uint64_t upper_ino, uint64_t upper_g
 	struct links_key key = links_key(&upper);
 	MDB_txn *txn;
 	int rc = begin(id, &txn);
-	return rc ? rc : end(txn, put(txn, id->keys, &key, sizeof key, links, LINKS_SIZE));
+	if (!rc)
+		rc = end(txn, put(txn, id->keys, &key, sizeof key, links, LINKS_SIZE));
+	if (!rc)
+		atomic_fetch_add(&id->nlinks, 1);
+	return rc;
+}
+
+bool identity_has_links(struct identity *id)
+{
+	return id && atomic_load(&id->nlinks);
 }
 
 int identity_get_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, char links[LINKS_SIZE])
 {
 	struct origin_row upper = upper_row(upper_ino, upper_gen);
 	struct links_key key = links_key(&upper);
-	int rc = identity_has_origins(id) ? get(id, id->keys, &key, sizeof key, links, LINKS_SIZE) : -ENOENT;
-	links[LINKS_SIZE - 1] = rc ? links[LINKS_SIZE - 1] : 0;
+	int rc = get(id, id->keys, &key, sizeof key, links, LINKS_SIZE);
+	if (!rc)
+		links[LINKS_SIZE - 1] = 0;
 	return rc;
+}
+
+void identity_forget_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen)
+{
+	struct origin_row upper = upper_row(upper_ino, upper_gen);
+	struct links_key key = links_key(&upper);
+	MDB_val k = { sizeof key, &key };
+	MDB_txn *txn;
+	if (!begin(id, &txn))
+		end(txn, mdb_del(txn, id->keys, &k, NULL)); /* as below: harmless where it fails */
 }
 
 void identity_forget(struct identity *id, const struct overlay_id *origin)
@@ -355,12 +377,9 @@ void identity_forget(struct identity *id, const struct overlay_id *origin)
 	MDB_txn *txn;
 	if (!atomic_load(&id->norigins) || get(id, id->copies, &below, sizeof below, &upper, sizeof upper) || begin(id, &txn))
 		return; /* where it fails, the row names an inode that is no more: harmless */
-	struct links_key links = links_key(&upper);
-	MDB_val k = { sizeof below, &below }, u = { sizeof upper, &upper }, l = { sizeof links, &links }, v;
+	MDB_val k = { sizeof below, &below }, u = { sizeof upper, &upper }, v;
 	int code = mdb_del(txn, id->copies, &k, NULL);
 	if (!code && !mdb_get(txn, id->origins, &u, &v) && v.mv_size == sizeof below && !memcmp(v.mv_data, &below, sizeof below))
 		code = mdb_del(txn, id->origins, &u, NULL); /* else the upper inode lives again, as another's copy */
-	if (!code && (code = mdb_del(txn, id->keys, &l, NULL)) == MDB_NOTFOUND)
-		code = 0;
 	end(txn, code);
 }

@@ -47,9 +47,11 @@ int identity_put_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_
 int identity_get_origin(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, struct overlay_id *origin); /* -ENOENT */
 bool identity_has_origins(struct identity *id);
 void identity_forget(struct identity *id, const struct overlay_id *origin); /* the copy was removed */
-/* The xattr overlay.nlink of such a copy, as text. Durable on return. -ENOENT: none. */
+/* What the xattr overlay.nlink of an upper inode would say, as text: where it can't be written. Durable on return. -ENOENT: none. */
 enum { LINKS_SIZE = 32 };
+bool identity_has_links(struct identity *id); /* of any? */
 int identity_put_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const char links[LINKS_SIZE]);
 int identity_get_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, char links[LINKS_SIZE]);
+void identity_forget_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen);
 
 #endif

@@ -140,33 +140,49 @@ int index_open(struct overlay *ov)
 	return rc;
 }
 
-/* overlay.nlink; of what can hold no xattr, what stands for it. */
-static int get_links(struct overlay *ov, int dirfd, const char *name, char v[LINKS_SIZE])
+static int upper_inode(struct overlay *ov, int dirfd, const char *name, uint64_t *ino, uint64_t *gen)
 {
 	struct statx st;
-	uint64_t gen;
-	ssize_t n = format_getxattr(ov, dirfd, name, "nlink", v, LINKS_SIZE - 1);
-	if (n != -ENODATA || !identity_has_origins(ov->identity))
-		return n < 0 ? (int)n : 0;
 	int rc = statx_at(dirfd, name, &st);
-	if (!rc)
-		rc = inode_generation(&ov->layers[0], dirfd, name, &st, &gen);
-	if (!rc)
-		rc = identity_get_links(ov->identity, st.stx_ino, gen, v);
-	return rc == -ENOENT ? -ENODATA : rc;
+	*ino = st.stx_ino;
+	return rc ? rc : inode_generation(&ov->layers[0], dirfd, name, &st, gen);
 }
 
+/* -ENOENT: none is kept. */
+static int kept_links(struct overlay *ov, int dirfd, const char *name, char v[LINKS_SIZE])
+{
+	uint64_t ino, gen;
+	if (!identity_has_links(ov->identity))
+		return -ENOENT;
+	int rc = upper_inode(ov, dirfd, name, &ino, &gen);
+	return rc ? rc : identity_get_links(ov->identity, ino, gen, v);
+}
+
+/* overlay.nlink, or what is kept in its place. */
+static int get_links(struct overlay *ov, int dirfd, const char *name, char v[LINKS_SIZE])
+{
+	int rc = kept_links(ov, dirfd, name, v);
+	if (rc != -ENOENT)
+		return rc;
+	ssize_t n = format_getxattr(ov, dirfd, name, "nlink", v, LINKS_SIZE - 1);
+	return n < 0 ? (int)n : 0;
+}
+
+/* Some hold no xattr, and without root what may not be written takes none. What is kept once stays so: there is one place at a time. */
 static int put_links(struct overlay *ov, int dirfd, const char *name, const char v[LINKS_SIZE])
 {
-	struct statx st;
-	uint64_t gen;
-	int rc = format_setxattr(ov, dirfd, name, "nlink", v, strlen(v));
-	if (rc != -EPERM && rc != -EOPNOTSUPP)
-		return rc;
-	rc = statx_at(dirfd, name, &st);
+	char old[LINKS_SIZE];
+	uint64_t ino, gen;
+	int rc = kept_links(ov, dirfd, name, old);
+	if (rc == -ENOENT) {
+		rc = format_setxattr(ov, dirfd, name, "nlink", v, strlen(v));
+		if (rc != -EPERM && rc != -EOPNOTSUPP && rc != -EACCES)
+			return rc;
+		rc = 0;
+	}
 	if (!rc)
-		rc = inode_generation(&ov->layers[0], dirfd, name, &st, &gen);
-	return rc ? rc : identity_put_links(ov->identity, st.stx_ino, gen, v);
+		rc = upper_inode(ov, dirfd, name, &ino, &gen);
+	return rc ? rc : identity_put_links(ov->identity, ino, gen, v);
 }
 
 /* Parses overlay.nlink: *relative_to is 'U' or 'L', or 0 where there is none (that makes sense). */
@@ -421,6 +437,9 @@ void index_remove(struct overlay *ov, struct object *o)
 	if (statx_at(index_fd(ov), o->upper->name, &st) && statx_at(index_fd(ov), o->upper->name, &st))
 		return;
 	if (st.stx_nlink == 1) {
+		uint64_t gen;
+		if (identity_has_links(ov->identity) && !inode_generation(&ov->layers[0], index_fd(ov), o->upper->name, &st, &gen))
+			identity_forget_links(ov->identity, st.stx_ino, gen);
 		index_uninstall(ov, o->upper->name);
 		atomic_store(&ov->index_unflushed, true);
 	} else /* a lower got another name behind our back: as Linux, the names that are left count */

@@ -513,6 +513,43 @@ static void a_stranger_is_refused(void **state)
 }
 
 /* RFC 1813 3.3.6: from the end on there is nothing to read, and no error, however far it is. */
+static int change_mode(struct stack *s, const char *path, mode_t mode)
+{
+	struct overlay_setattr set = { .set_mode = true, .mode = mode };
+	struct overlay_wcc wcc;
+	struct object *o = at(s, path);
+	assert_non_null(o);
+	int rc = overlay_setattr(s->ov, &root_cred, o, &set, NULL, &wcc);
+	overlay_put(s->ov, o);
+	return rc;
+}
+
+/* To it too: without root only what may be written takes an xattr. */
+static void what_may_not_be_written_is_copied_up_without_root(void **state)
+{
+	enum { NOBODY = 65534 };
+	struct stack *s = *state;
+	bool root = !geteuid();
+	stop(s);
+	sh(s->dir, "chmod 444 lower2/file; setfattr -n user.kept -v here lower1/both/a; chmod 400 lower1/both/a");
+	if (root) {
+		sh(s->dir, "chown -R 65534:65534 .");
+		assert_int_equal(setegid(NOBODY) || seteuid(NOBODY), 0);
+	}
+	start(s);
+	int rc[] = { change_mode(s, "both/a", 0600), change_mode(s, "file", 0640) };
+	struct overlay_wcc wcc;
+	int rc2 = change_mode(s, "file", 0444) ?: overlay_remove(s->ov, &root_cred, s->root, "alias", &wcc); /* with its count */
+	uint32_t n = names_of(s, "file");
+	stop(s);
+	if (root)
+		assert_int_equal(seteuid(0) || setegid(0), 0);
+	start(s);
+	assert_true(!rc[0] && !rc[1] && !rc2);
+	assert_int_equal(n, 1);
+	sh(s->dir, "test \"$(stat -c %a upper/both/a upper/file | tr '\\n' ' ')\" = '600 444 '; getfattr -n user.kept upper/both/a >/dev/null");
+}
+
 static void reading_further_than_any_file_goes_is_its_end(void **state)
 {
 	struct stack *s = *state;
@@ -762,6 +799,7 @@ int main(void)
 		T(a_handle_finds_its_object_without_any_map),
 		T(a_whiteout_cannot_be_made_by_mknod),
 		T(a_stranger_is_refused),
+		T(what_may_not_be_written_is_copied_up_without_root),
 		T(reading_further_than_any_file_goes_is_its_end),
 		T(nobody_makes_files_as_the_server),
 		T(bytes_that_find_no_room_leave_the_file_as_it_was),
