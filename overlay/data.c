@@ -31,34 +31,48 @@ static size_t len_from(uint64_t offset, size_t len)
 	return len < most ? len : (size_t)most;
 }
 
+static int read_all(int fd, void *buf, size_t len, uint64_t offset, size_t *got)
+{
+	while (*got < len) {
+		ssize_t n = pread(fd, (char *)buf + *got, len - *got, (off_t)(offset + *got));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && !*got)
+			return -errno;
+		if (n <= 0)
+			break;
+		*got += (size_t)n;
+	}
+	return 0;
+}
+
 int overlay_read(struct overlay *ov, const struct overlay_cred *cred, struct object *o, uint64_t offset, void *buf,
 		 size_t len, size_t *got, bool *eof, struct overlay_attr *attr)
 {
 	struct fdent *file = NULL;
+	struct overlay_attr a;
 	*got = 0;
 	len = len_from(offset, len);
 	pthread_rwlock_rdlock(&ov->rename_lock);
 	int rc = may_use(ov, cred, o, false);
 	if (!rc)
+		rc = attr_get(ov, o, &a);
+	if (!rc)
 		rc = object_pin(ov, o, FD_READ, &file);
 	pthread_rwlock_unlock(&ov->rename_lock);
-	if (rc)
-		return rc;
-	while (*got < len) {
-		ssize_t n = pread(file->fd, (char *)buf + *got, len - *got, (off_t)(offset + *got));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && !*got)
-			rc = -errno;
-		if (n <= 0)
-			break;
-		*got += (size_t)n;
+	/* Not where nothing is: the time of access of a file that was made exclusively says by whom, until it has bytes. */
+	for (int tries = 2; !rc && tries; tries--) {
+		bool reads = len && offset < a.size;
+		if (reads)
+			rc = read_all(file->fd, buf, len, offset, got);
+		if (!rc && reads)
+			attr_was_read(ov, o);
+		if (!rc)
+			rc = overlay_getattr(ov, o, &a);
+		if (*got || offset >= a.size)
+			break; /* else it has grown since */
 	}
 	place_unpin(ov, file);
-	attr_was_read(ov, o);
-	struct overlay_attr a;
-	if (!rc)
-		rc = overlay_getattr(ov, o, &a);
 	if (rc)
 		return rc;
 	uint64_t left = offset < a.size ? a.size - offset : 0;
@@ -109,7 +123,8 @@ int overlay_read_file(struct overlay *ov, const struct overlay_cred *cred, struc
 		free(file);
 		return rc;
 	}
-	attr_was_read(ov, o); /* the look at what is in memory did it */
+	if (*got)
+		attr_was_read(ov, o); /* the look at what is in memory did it */
 	*out = file;
 	return file->pin->fd;
 }

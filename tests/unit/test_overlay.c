@@ -778,6 +778,27 @@ static void a_read_moves_the_time_of_access(void **state)
 	overlay_put(s->ov, o);
 }
 
+/* The time of access has it, and a repeated call may come after another's READ. */
+static void a_read_of_nothing_leaves_an_exclusive_create_its_verifier(void **state)
+{
+	struct stack *s = *state;
+	const uint8_t verf[8] = "verifier";
+	struct overlay_attr a;
+	struct overlay_wcc wcc;
+	struct object *o, *again;
+	char buf[8];
+	size_t got;
+	bool eof;
+	assert_int_equal(overlay_create(s->ov, &root_cred, s->root, "x", CREATE_EXCLUSIVE, NULL, verf, &o, &a, &wcc), 0);
+	assert_int_equal(overlay_read(s->ov, &root_cred, o, 0, buf, sizeof buf, &got, &eof, &a), 0);
+	assert_true(!got && eof);
+	overlay_put(s->ov, o);
+	stop(s);
+	start(s);
+	assert_int_equal(overlay_create(s->ov, &root_cred, s->root, "x", CREATE_EXCLUSIVE, NULL, verf, &again, &a, &wcc), 0);
+	overlay_put(s->ov, again);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -808,6 +829,7 @@ int main(void)
 		T(a_cut_that_is_refused_cuts_nothing),
 		T(a_cut_that_was_allowed_is_told),
 		T(a_read_moves_the_time_of_access),
+		T(a_read_of_nothing_leaves_an_exclusive_create_its_verifier),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
