@@ -70,8 +70,8 @@ static int is_of_layer(struct overlay *ov, const struct layer *layer, const char
 	return 1;
 }
 
-/* Layers on one file system may share an inode by links. It is an object in each, with a copy of its own, though overlayfs's origin is the same: which
- * names the copy that came first, and our id the others. It names those too that can't hold their origin. */
+/* Layers on one file system may share an inode by links. It is an object in each, with a copy of its own, though overlayfs's origin is the same:
+ * which names the copy that came first, and our id the others. It names those too that can't hold their origin. */
 int index_name(struct overlay *ov, const struct layer *layer, int dirfd, const char *name, mode_t mode, char hex[321])
 {
 	uint8_t origin[160];

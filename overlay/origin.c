@@ -43,13 +43,49 @@ static int add(struct origins *o, uint64_t ino, const struct layer *layer)
 	return 0;
 }
 
-/* All below the directory fd, which is closed. */
-static int list_files(struct origins *o, const struct layer *layer, int fd)
+/* Directories that are still to be read: a list, as trees may be deeper than there are descriptors. */
+struct pending {
+	struct place **dirs; /* counted */
+	size_t n, room;
+};
+
+/* Takes over the reference. */
+static int put_off(struct overlay *ov, struct pending *p, struct place *dir)
 {
+	if (dir && p->n == p->room) {
+		size_t room = p->room ? 2 * p->room : 64;
+		struct place **more = realloc(p->dirs, room * sizeof *more);
+		if (!more) {
+			place_put(ov, dir);
+			return -ENOMEM;
+		}
+		p->dirs = more;
+		p->room = room;
+	}
+	if (dir)
+		p->dirs[p->n++] = dir;
+	return dir ? 0 : -ENOMEM;
+}
+
+static int list_directory(struct overlay *ov, struct origins *o, struct pending *p, struct place *dir)
+{
+	struct fdent *path;
+	int rc = place_pin(ov, dir, FD_PATH, &path);
+	if (rc)
+		return rc;
+	int fd = open_beneath(path->fd, "", O_RDONLY | O_DIRECTORY | O_NOATIME);
+	if (is_want(fd) && dir->parent && dir->parent->parent) { /* the cache holds one for each on the way */
+		place_close(ov, dir->parent);
+		fd = open_beneath(path->fd, "", O_RDONLY | O_DIRECTORY | O_NOATIME);
+	}
+	place_unpin(ov, path);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	int rc = 0;
-	if (!d)
-		return fd < 0 ? fd : -errno;
+	if (!d) {
+		rc = fd < 0 ? fd : -errno;
+		if (fd >= 0)
+			close(fd);
+		return rc;
+	}
 	for (struct dirent *e; !rc && (e = readdir(d));) {
 		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
 			continue;
@@ -57,10 +93,23 @@ static int list_files(struct origins *o, const struct layer *layer, int fd)
 		if (e->d_type == DT_UNKNOWN)
 			rc = statx_at(dirfd(d), e->d_name, &st);
 		if (!rc)
-			rc = S_ISDIR(st.stx_mode) ? list_files(o, layer, open_beneath(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_NOATIME))
-						  : add(o, e->d_ino, layer);
+			rc = S_ISDIR(st.stx_mode) ? put_off(ov, p, place_new(ov, dir->layer, dir, e->d_name)) : add(o, e->d_ino, dir->layer);
 	}
 	closedir(d);
+	return rc;
+}
+
+static int list_files(struct overlay *ov, struct origins *o, struct layer *layer)
+{
+	struct pending p = { 0 };
+	int rc = put_off(ov, &p, place_get(layer->root));
+	while (p.n) {
+		struct place *dir = p.dirs[--p.n];
+		if (!rc)
+			rc = list_directory(ov, o, &p, dir);
+		place_put(ov, dir);
+	}
+	free(p.dirs);
 	return rc;
 }
 
@@ -87,7 +136,7 @@ static int layer_of(struct overlay *ov, const struct layer *like, uint64_t ino, 
 			return -ENOMEM;
 		will_block(ov);
 		for (size_t i = ov->has_upper; !rc && i < ov->nlayers; i++)
-			rc = list_files(ov->origins, &ov->layers[i], open_beneath(ov->layers[i].root->fds[FD_READ]->fd, "", O_RDONLY | O_DIRECTORY | O_NOATIME));
+			rc = list_files(ov, ov->origins, &ov->layers[i]);
 		if (is_want(rc)) { /* it may be had the next time */
 			origins_free(ov->origins);
 			ov->origins = NULL;

@@ -39,7 +39,8 @@ static void start(struct stack *s)
 {
 	const char *lowers[] = { s->lower1, s->lower2 };
 	struct overlay_config c = { .lowers = lowers, .nlowers = 2, .upper = s->upper, .work = s->work, .name = "/overlay",
-				    .data_lowers = &s->data, .ndata_lowers = s->data ? 1 : 0, .sync = s->before_block, .before_block = s->before_block, .userxattr = s->userxattr };
+				    .data_lowers = &s->data, .ndata_lowers = s->data ? 1 : 0, .sync = s->before_block, .before_block = s->before_block,
+				    .userxattr = s->userxattr };
 	char err[256] = "";
 	int rc = overlay_open(&c, &s->ov, err, sizeof err);
 	if (rc)
@@ -306,6 +307,34 @@ static void a_redirect_that_leads_nowhere_leads_nowhere_from_elsewhere(void **st
 	start(s);
 	assert_true(exists(s, "both/d/own"));
 	assert_false(exists(s, "both/d/x"));
+}
+
+/* As Linux leaves it, which writes no identity. Its layer is found by a list of all files: deeper than there are descriptors. */
+static void what_linux_moved_is_found_below_a_deep_tree(void **state)
+{
+	struct stack *s = *state;
+	struct rlimit old, few;
+	struct object *o;
+	if (geteuid()) {
+		print_message("skipped: it takes root\n");
+		skip();
+	}
+	struct object *x = at(s, "deep/er/x");
+	struct overlay_id id = *overlay_id(x);
+	overlay_put(s->ov, x);
+	write_at(s, "deep/er/x", "moved");
+	stop(s);
+	sh(s->dir, "mv upper/deep/er/x upper/moved; setfattr -x trusted.overlay.overnfsd upper/moved; mknod upper/deep/er/x c 0 0;"
+		   "cd lower2; for i in $(seq 150); do mkdir d; cd d; done");
+	start(s);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	few = (struct rlimit){ 100, old.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	int rc = overlay_lookup(s->ov, &root_cred, s->root, "moved", &o, NULL);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_int_equal(rc, 0);
+	assert_memory_equal(overlay_id(o), &id, sizeof id);
+	overlay_put(s->ov, o);
 }
 
 static void names_of_a_linked_lower_file_stay_one_object(void **state)
@@ -812,6 +841,7 @@ int main(void)
 		T(renaming_a_lower_directory_leaves_a_redirect),
 		T(a_rename_sees_what_stands_under_the_new_name_though_nobody_looked),
 		T(a_redirect_that_leads_nowhere_leads_nowhere_from_elsewhere),
+		T(what_linux_moved_is_found_below_a_deep_tree),
 		T(names_of_a_linked_lower_file_stay_one_object),
 		T(a_linked_file_is_copied_up_when_it_can_be_linked_in_the_index),
 		T(a_file_that_two_layers_share_by_links_has_a_copy_for_each),
