@@ -94,7 +94,7 @@ struct rpc_config {
 	void (*log)(int level, const char *fmt, ...);
 };
 
-int rpc_server_create(const struct rpc_config *config, struct rpc_server **server);
+int rpc_server_create(const struct rpc_config *config, struct rpc_server **server); /* *server is NULL where it fails */
 int rpc_server_add(struct rpc_server *server, const struct rpc_program *program); /* before start; program is kept by reference */
 /* Listens on TCP and UDP at address (numeric, v4 or v6) and port (0: any; the port got is stored in *port). The programs all answer on every port. */
 int rpc_server_listen(struct rpc_server *server, const char *address, uint16_t *port, char *err, size_t errlen);

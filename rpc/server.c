@@ -26,6 +26,7 @@ void rpc_log(struct rpc_server *server, int level, const char *fmt, ...)
 int rpc_server_create(const struct rpc_config *config, struct rpc_server **out)
 {
 	struct rpc_server *s = calloc(1, sizeof *s);
+	*out = NULL;
 	if (!s)
 		return -ENOMEM;
 	s->config = *config;
@@ -69,9 +70,10 @@ int rpc_server_create(const struct rpc_config *config, struct rpc_server **out)
 		if (!rc && (sh->epoll < 0 || sh->wake.fd < 0 || epoll_ctl(sh->epoll, EPOLL_CTL_ADD, sh->wake.fd, &e)))
 			rc = -errno;
 	}
-	*out = s;
 	if (rc)
 		rpc_server_stop(s);
+	else
+		*out = s;
 	return rc;
 }
 

@@ -67,6 +67,21 @@ static void out_of_descriptors_connections_wait_and_are_served_later(void **stat
 	close(held);
 }
 
+static void a_server_that_cannot_be_made_is_none(void **state)
+{
+	(void)state;
+	struct rlimit old, low;
+	struct rpc_server *none = server;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	low = old;
+	low.rlim_cur = 3;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+	int rc = rpc_server_create(&(struct rpc_config){ .threads = 4 }, &none);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_int_equal(rc, -EMFILE);
+	assert_null(none); /* nothing that could be stopped again */
+}
+
 static bool nobody(const struct sockaddr_storage *peer)
 {
 	(void)peer;
@@ -98,6 +113,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TOY_TEST(connections_beyond_the_limit_are_closed_and_later_ones_taken),
 		TOY_TEST(out_of_descriptors_connections_wait_and_are_served_later),
+		TOY_TEST(a_server_that_cannot_be_made_is_none),
 		TOY_TEST(who_may_not_connect_is_closed_and_gets_no_answer_by_udp),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
