@@ -17,11 +17,13 @@ const char *key_file_read(const char *path, uint8_t key[16], bool *made)
 		sodium_bin2hex(text, sizeof text, key, 16);
 		text[32] = '\n';
 		fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		bool ok = fd >= 0 && write(fd, text, 33) == 33 && !fsync(fd);
+		*made = fd >= 0 && write(fd, text, 33) == 33 && !fsync(fd);
+		const char *why = *made ? NULL : strerror(errno);
 		if (fd >= 0)
 			close(fd);
-		*made = ok;
-		return ok ? NULL : strerror(errno);
+		if (fd >= 0 && why) /* half a key would be taken for a wrong one by the next start */
+			unlink(path);
+		return why;
 	}
 	if (fd < 0)
 		return strerror(errno);

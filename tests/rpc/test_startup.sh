@@ -211,6 +211,10 @@ if [ "$(id -u)" -eq 0 ]; then
 		mount -o remount,ro empty
 		refuses an_upper_on_a_read_only_file_system_is_refused 'Read-only file system' --lower "$dir/lower" --upper "$dir/empty/work" --port 0
 		umount empty; mounts=
+		mount -t tmpfs -o size=4k none empty; mounts=$dir/empty; cat /dev/zero >empty/full 2>/dev/null
+		"$overnfsd" --foreground --lower "$dir/lower" --port 0 --no-rpcbind --key-file "$dir/empty/key" >out 2>err; rc=$?
+		if [ $rc -eq 1 ] && grep -q 'key file .*: No space left' err && [ ! -e empty/key ]; then ok; else no a_key_that_could_not_be_written_leaves_no_file "$rc $(cat err)"; fi
+		umount empty; mounts=
 	else echo "skipped: a tmpfs can't be mounted here"; fi
 else echo "skipped: refusals for want of permission and by bind mounts are set up by root alone"; fi
 echo "[  PASSED  ] $passed test(s)."
