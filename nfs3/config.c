@@ -46,7 +46,8 @@ int config_read(const char *path, config_set *set, void *arg, char *why, size_t 
 	int rc = f ? 0 : -errno;
 	errno = 0; /* getline() says the end and a failure alike */
 	for (int number = 1; !rc && (len = getline(&line, &room, f)) >= 0; number++) {
-		const char *right = take_line(line, (size_t)len, set, arg, &name, &value);
+		size_t mark = number == 1 && !strncmp(line, "\xef\xbb\xbf", 3) ? 3 : 0; /* some editors begin UTF-8 with it, and nobody sees it */
+		const char *right = take_line(line + mark, (size_t)len - mark, set, arg, &name, &value);
 		if (!right)
 			continue;
 		rc = -EINVAL;

@@ -140,6 +140,7 @@ else no the_server_starts "$(cat one.log)"; fi
 start_config() { printf '%b' "$1" >conf; shift; start one --config conf "$@"; }
 if start_config "lower=$dir/lower\r\n\r\n  ; comment\n\tport =0\nlower\t=\t$dir/lower2 \nro = no\nexport = /x/" && [ "$(json one export)" = /x ] &&
 	grep -q "\[\"$dir/lower\",\"$dir/lower2\"\]" one.json && stop "$one"; then ok; else no a_file_with_blanks_comments_and_crlf_is_read "$(cat one.json one.log)"; fi
+if start_config "\xef\xbb\xbflower = $dir/lower\r\nport = 0\r\n" && stop "$one"; then ok; else no a_byte_order_mark_is_passed_over "$(cat one.log)"; fi
 if start_config "lower = $dir/lower\nport = 1\n" --port 0 && [ "$(json one port)" -gt 1 ] && stop "$one"; then ok; else no options_behind_the_file_count_more "$(cat one.log)"; fi
 mkdir "$long"
 if start_config "lower = $long\nport = 0\n" && grep -q "$long" one.json && stop "$one"; then ok; else no a_long_path_in_the_file_is_kept_whole "$(cat one.log)"; fi
