@@ -23,7 +23,7 @@
 #include <sys/uio.h>
 #include <time.h>
 
-enum { MAX_SHARDS = 8, MAX_LISTENERS = 32, MAX_PROGRAMS = 8, DEFAULT_THREADS = 64, OUT_QUEUE_MAX = 1 << 18, REPLY_SLACK = 1 << 16 };
+enum { MAX_SHARDS = 8, MAX_LISTENERS = 64, MAX_PROGRAMS = 8, DEFAULT_THREADS = 64, OUT_QUEUE_MAX = 1 << 18, REPLY_SLACK = 1 << 16 };
 
 /* What epoll's data points to. */
 struct source {

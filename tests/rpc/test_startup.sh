@@ -150,6 +150,9 @@ if start one --lower "$dir/lower" --port 0 --export '/a"b\c' && python3 -c 'impo
 	stop "$one"; then ok; else no json_quotes_what_must_be "$(cat one.json one.log)"; fi
 if (ulimit -f 1000000 && start one --lower "$dir/lower" --upper "$dir/upper" --work "$dir/work" --port 0 && stop "$one"); then ok; else no a_limit_of_file_sizes_does_not_end_it "$(cat one.log)"; fi
 
+many=(); for i in $(seq 2 17); do many+=(--listen "127.0.0.$i"); done
+if start one --lower "$dir/lower" --port 0 --mount-port 0 "${many[@]}" && stop "$one"; then ok; else no each_of_16_addresses_may_have_two_ports "$(cat one.log)"; fi
+
 # NULL of NFS over a new connection to port $1: is it answered?
 answers() {
 	local reply
