@@ -53,10 +53,10 @@ static int connected(const struct sockaddr *address, socklen_t len)
 	return -1;
 }
 
-static bool somebody_at(const struct sockaddr *address, socklen_t len, bool must_answer)
+static bool answers_at(const struct sockaddr *address, socklen_t len)
 {
 	int fd = connected(address, len);
-	bool there = fd >= 0 && (!must_answer || answers(fd));
+	bool there = fd >= 0 && answers(fd);
 	if (fd >= 0)
 		close(fd);
 	return there;
@@ -67,7 +67,28 @@ static bool rpcbind_runs(void)
 {
 	struct sockaddr_un un = { .sun_family = AF_UNIX, .sun_path = "/run/rpcbind.sock" };
 	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(PORT), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	return somebody_at((struct sockaddr *)&un, sizeof un, true) || somebody_at((struct sockaddr *)&in, sizeof in, true);
+	return answers_at((struct sockaddr *)&un, sizeof un) || answers_at((struct sockaddr *)&in, sizeof in);
+}
+
+/* Does anybody listen at this port (TCP, in network order), at whatever address? Then nobody else may have it at all of them. */
+static bool is_taken(int family, in_port_t port)
+{
+	union {
+		struct sockaddr any;
+		struct sockaddr_in in;
+		struct sockaddr_in6 in6; /* its port is at the same place */
+	} a = { .in6 = { 0 } };
+	int on = 1, fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return false;
+	a.any.sa_family = (sa_family_t)family;
+	a.in.sin_port = port;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on); /* connections that are left of a server that is gone do not count */
+	if (family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+	bool taken = bind(fd, &a.any, family == AF_INET ? sizeof a.in : sizeof a.in6) && errno == EADDRINUSE;
+	close(fd);
+	return taken;
 }
 
 static bool listens(const struct rpc_server *s, int kind, int family, uint16_t port)
@@ -106,10 +127,10 @@ static bool other_lives(const struct netconfig *nc, uint32_t prog, uint32_t vers
 	struct sockaddr_storage space = { 0 };
 	struct netbuf b = { .maxlen = sizeof space, .len = sizeof space, .buf = &space };
 	struct sockaddr_in *in = (struct sockaddr_in *)&space;
-	if (!rpcb_getaddr(prog, vers, nc, &b, "localhost"))
+	bool v6 = !strcmp(nc->nc_protofmly, NC_INET6);
+	if (!rpcb_getaddr(prog, vers, nc, &b, v6 ? "::1" : "127.0.0.1")) /* "localhost" is not in every machine's hosts, in both families */
 		return false;
-	struct sockaddr_in local = { .sin_family = AF_INET, .sin_port = in->sin_port, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	return nc->nc_semantics != NC_TPI_CLTS && somebody_at((struct sockaddr *)&local, sizeof local, false);
+	return nc->nc_semantics != NC_TPI_CLTS && is_taken(v6 ? AF_INET6 : AF_INET, in->sin_port);
 }
 
 static int register_at(const char *netid, const char *any, uint32_t prog, uint32_t vers, uint16_t port)

@@ -73,6 +73,12 @@ if start one --port 0 --mount-port 0; then
 	start one --port 0 --no-rpcbind
 	if [ -z "$(registered 100003 3 tcp)" ]; then ok; else no with_no_rpcbind_nothing_is_registered ""; fi
 	stop "$one"
+	for address in 127.0.0.2 ::1; do # a server that is not there for 127.0.0.1
+		if start one --port 0 --listen $address && start two --port 0 --listen $address && grep -q 'not registered' two.log; then ok; else no a_server_at_one_address_keeps_its_registration_too "$address: $(cat two.log)"; fi
+		stop "$two"
+		if "$rpcinfo" -p 127.0.0.1 | grep -q "100003 .* $one_port " || "$rpcinfo" 127.0.0.1 | grep -q "100003 .*\.$((one_port / 256))\.$((one_port % 256)) "; then ok; else no a_server_at_one_address_is_still_found "$address: $("$rpcinfo" 127.0.0.1)"; fi
+		stop "$one"
+	done
 	kill -STOP $bind
 	if start one --port 0 && grep -q 'not registered' one.log; then ok; else no an_rpcbind_that_hangs_holds_up_nothing "$(cat one.log)"; fi
 	stop "$one"
