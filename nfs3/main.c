@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -156,6 +157,13 @@ static int open_pid_file(void)
 	return options.pid_file ? failed_file("pid file", options.pid_file, pid_file_open(options.pid_file)) : 0;
 }
 
+/* Our parent was interrupted: a server that came up all the same would be one that nobody knows of. */
+static bool nobody_waits(void)
+{
+	struct pollfd p = { .fd = ready_pipe }; /* -1, in the foreground, is passed over */
+	return poll(&p, 1, 0) > 0; /* an error: no end to read from */
+}
+
 /* What may be wrong without anything being changed comes first. */
 static int start(void)
 {
@@ -166,6 +174,8 @@ static int start(void)
 	if (make_server() || open_pid_file() || open_export())
 		return 1;
 	register_all();
+	if (nobody_waits())
+		return failed("the start was interrupted", "nothing is served");
 	if ((rc = rpc_server_start(server)))
 		return failed("the server can't be started", strerror(-rc));
 	if (failed_file("pid file", options.pid_file, pid_file_write()))

@@ -183,6 +183,13 @@ before=$(picture)
 "$overnfsd" --lower "$dir/absent" --no-rpcbind --pid-file pid >out 2>err; rc=$?
 if [ $rc -eq 1 ] && [ "$(wc -l <err)" -eq 1 ] && [ "$before" = "$(picture)" ]; then ok; else no a_daemon_that_cannot_start_says_so "$rc $(cat err)"; fi
 
+# the start is held up where it reads the key; the lock on the pid file goes with the daemon
+mkfifo fifo
+timeout 1 "$overnfsd" --lower "$dir/lower" --port 0 --no-rpcbind --pid-file pid --key-file fifo >out 2>err
+timeout 5 sh -c 'echo 00112233445566778899aabbccddeeff >fifo'
+if timeout 5 flock pid true && [ ! -s out ] && grep -q 'the start was interrupted' err; then ok; else no a_start_that_is_interrupted_leaves_no_daemon "$(cat out err)"; kill "$(cat pid)"; fi
+rm -f pid fifo
+
 # ---- what root alone can set up ----
 if [ "$(id -u)" -eq 0 ]; then
 	as_user() { setpriv --reuid 65533 --regid 65533 --clear-groups "$@"; }
