@@ -68,7 +68,7 @@ static void keep_quotas(void)
 
 static int open_export(void)
 {
-	char err[512] = "";
+	char err[OVERLAY_ERR] = "";
 	uint8_t key[16];
 	bool key_made = false;
 	if (sodium_init() < 0)

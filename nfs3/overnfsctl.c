@@ -126,7 +126,7 @@ static int failed(const char *why)
 
 static int run(bool rebuild)
 {
-	char err[512] = "";
+	char err[OVERLAY_ERR] = "";
 	size_t told = 0;
 	struct overlay *ov;
 	struct overlay_check r;

@@ -103,6 +103,7 @@ struct overlay_config {
 	void (*log)(int level, const char *fmt, ...); /* syslog levels; may be NULL */
 };
 
+enum { OVERLAY_ERR = 9000 }; /* bytes of err that what is wrong with two paths of any length has room in */
 /* Checks the layers and opens them. On failure nothing was changed, and err
  * holds one line for the user. */
 int overlay_open(const struct overlay_config *config, struct overlay **ov, char *err, size_t errlen);

@@ -45,6 +45,8 @@ json() { sed -n 's/.*"'"$2"'":"\{0,1\}\([^",}]*\).*/\1/p' "$1.json"; }
 stop() { kill -TERM "$1"; wait "$1"; }
 
 refuses a_missing_layer_is_named 'layer .*/absent: No such file' --lower "$dir/absent"
+deep=$(printf '/%0200d' 1 2 3 4 5)
+refuses a_long_path_leaves_room_for_what_is_wrong '5: No such file' --lower "$dir$deep"
 refuses a_layer_that_dangles_is_named 'layer .*/dangling: No such file' --lower "$dir/dangling"
 refuses a_file_is_no_layer 'plain: is not a directory' --lower "$dir/plain"
 refuses an_upper_that_is_a_file_is_refused 'plain: is not a directory' --lower "$dir/lower" --upper "$dir/plain"
