@@ -71,6 +71,18 @@ static int add_listener(struct rpc_server *s, int kind, int fd)
 	return epoll_ctl(src->shard->epoll, EPOLL_CTL_ADD, fd, &e) ? -errno : 0;
 }
 
+/* Of the same family: an address given twice, or one beside 0.0.0.0. */
+static bool is_ours(struct rpc_server *s, int family, uint16_t port)
+{
+	for (int i = 0; i < s->nlisteners; i++) {
+		struct sockaddr_storage a = { 0 };
+		socklen_t len = sizeof a;
+		if (!getsockname(s->listeners[i].fd, (struct sockaddr *)&a, &len) && a.ss_family == family && ntohs(((struct sockaddr_in *)&a)->sin_port) == port)
+			return true;
+	}
+	return false;
+}
+
 int rpc_server_listen(struct rpc_server *s, const char *address, uint16_t *port, char *err, size_t errlen)
 {
 	struct sockaddr_storage a;
@@ -98,7 +110,9 @@ int rpc_server_listen(struct rpc_server *s, const char *address, uint16_t *port,
 			parse_address(address, 0, &a, &len);
 	}
 	if (rc) {
-		const char *advice = rc == -EADDRINUSE	    ? "; another server has that port: stop it, or take another one"
+		const char *advice = rc == -EADDRINUSE && is_ours(s, a.ss_family, *port) ?
+					     "; unless another server has that port, two of the addresses given are one: 0.0.0.0 and :: hold all others" :
+				     rc == -EADDRINUSE	    ? "; another server has that port: stop it, or take another one"
 				     : rc == -EADDRNOTAVAIL ? "; it must be an address of this machine"
 				     : rc == -EACCES	    ? "; ports below 1024 need root"
 							    : "";

@@ -81,6 +81,7 @@ refuses a_port_with_letters_is_refused 'it must be a port' --lower "$dir/lower" 
 refuses a_bad_mount_port_is_refused 'it must be a port' --lower "$dir/lower" --mount-port 99999
 refuses a_bad_address_is_refused 'is not an address; write one like 127.0.0.1' --lower "$dir/lower" --listen localhost
 refuses an_address_of_another_machine_is_refused 'must be an address of this machine' --lower "$dir/lower" --port 0 --listen 192.0.2.77
+refuses an_address_given_twice_is_told 'in use; unless .* two of the addresses given are one' --lower "$dir/lower" --port 0 --listen 0.0.0.0 --listen 127.0.0.1
 refuses a_layer_that_moved_nowhere_is_refused 'moved .*NEW must be a --lower' --lower "$dir/lower" --moved /old=/new
 refuses no_threads_are_refused '1 to 1000' --lower "$dir/lower" --threads 0
 refuses a_busy_poll_of_more_than_a_millisecond_is_refused 'microseconds from 0 to 1000, or auto' --lower "$dir/lower" --busy-poll 1001
