@@ -29,7 +29,9 @@ struct conn *conn_new(struct shard *shard, int fd, const struct sockaddr_storage
 	atomic_fetch_add(&shard->server->nconns, 1);
 	struct epoll_event e = { .events = EPOLLIN, .data.ptr = &c->source };
 	if (epoll_ctl(shard->epoll, EPOLL_CTL_ADD, fd, &e)) {
+		int why = errno;
 		conn_close(c);
+		errno = why;
 		return NULL;
 	}
 	return c;

@@ -156,7 +156,7 @@ int conn_send_record(struct conn *c, const uint8_t *reply, size_t len); /* with 
 bool conn_flush(struct conn *c); /* false: broken */
 void conn_writable(struct worker *w, struct conn *c); /* sends what is queued, then runs the calls that waited for that */
 /* ---- conn.c ---- */
-struct conn *conn_new(struct shard *shard, int fd, const struct sockaddr_storage *peer); /* takes over fd, which is closed where it fails: NULL */
+struct conn *conn_new(struct shard *shard, int fd, const struct sockaddr_storage *peer); /* takes over fd, closed where it fails: NULL and errno */
 void conn_put(struct conn *c); /* the last one closes the descriptor and frees */
 void conn_close(struct conn *c); /* out of epoll and the shard's list */
 void conn_serve(struct worker *w, struct conn *c, bool readable);

@@ -1,7 +1,39 @@
 /* rpc/ under a toy program: how many connections there may be, and whose. */
 #include "toy.h"
 
+#include <dlfcn.h>
+#include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
+
+static atomic_bool no_watches; /* as where a user has used up max_user_watches of epoll(7) */
+static char told[512];
+static sem_t logged;
+
+int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event)
+{
+	static int (*real)(int, int, int, struct epoll_event *);
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	pthread_mutex_lock(&lock);
+	if (!real)
+		real = (int (*)(int, int, int, struct epoll_event *))dlsym(RTLD_NEXT, "epoll_ctl");
+	pthread_mutex_unlock(&lock);
+	if (op == EPOLL_CTL_ADD && atomic_load(&no_watches)) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return real(epoll, op, fd, event);
+}
+
+static void note(int level, const char *fmt, ...)
+{
+	va_list ap;
+	(void)level;
+	va_start(ap, fmt);
+	vsnprintf(told, sizeof told, fmt, ap);
+	va_end(ap);
+	sem_post(&logged);
+}
 
 static void connections_beyond_the_limit_are_closed_and_later_ones_taken(void **state)
 {
@@ -67,6 +99,25 @@ static void out_of_descriptors_connections_wait_and_are_served_later(void **stat
 	close(held);
 }
 
+static void a_connection_that_cannot_be_watched_is_closed_with_the_reason(void **state)
+{
+	(void)state;
+	stop();
+	sem_init(&logged, 0, 0);
+	start(&(struct rpc_config){ .threads = 4, .max_record = MIB, .log = note });
+	atomic_store(&no_watches, true);
+	int fd = connected();
+	assert_true(is_closed(fd));
+	close(fd);
+	sem_wait(&logged);
+	atomic_store(&no_watches, false);
+	assert_non_null(strstr(told, strerror(ENOSPC)));
+	fd = connected();
+	put_call(&m, 1, PROG, 3, 0);
+	assert_int_equal(ask(fd).stat, 0);
+	close(fd);
+}
+
 static void a_server_that_cannot_be_made_is_none(void **state)
 {
 	(void)state;
@@ -113,6 +164,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TOY_TEST(connections_beyond_the_limit_are_closed_and_later_ones_taken),
 		TOY_TEST(out_of_descriptors_connections_wait_and_are_served_later),
+		TOY_TEST(a_connection_that_cannot_be_watched_is_closed_with_the_reason),
 		TOY_TEST(a_server_that_cannot_be_made_is_none),
 		TOY_TEST(who_may_not_connect_is_closed_and_gets_no_answer_by_udp),
 	};
