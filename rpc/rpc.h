@@ -87,7 +87,7 @@ struct rpc_config {
 	size_t max_queued; /* bytes of replies that wait for slow readers, of all connections; one that would add more is closed. The same for calls that slow
 			    * writers did not send whole. 0: an eighth of memory */
 	int busy_poll_us; /* microseconds for which a worker that was asked one call at a time looks for the next before it sleeps; 0: sleeps at once; -1: ten times
-			   * what it takes to be woken, 1,000 at most, and 0 where a control group limits the server's processor time */
+			   * what it takes to be woken, 1,000 at most, and 0 on one processor, or where a control group limits the server's time on it */
 	unsigned dead_after; /* seconds after which a peer that takes nothing, or answers no probe, is gone; 0: a default */
 	void (*settle)(struct rpc_deferred d[], size_t n); /* n > 0; may block, and call rpc_blocking(). What the handlers deferred is its own to free */
 	bool (*allow)(const struct sockaddr_storage *peer); /* NULL: everybody; false closes or ignores */

@@ -43,7 +43,7 @@ int rpc_server_create(const struct rpc_config *config, struct rpc_server **out)
 		s->config.max_connections = part < 100000 ? part : 100000;
 	}
 	int cpus = poll_processors();
-	if (cpus == 1) /* the client could not run meanwhile */
+	if (cpus == 1 && s->config.busy_poll_us < 0) /* a client of this machine could not run meanwhile */
 		s->config.busy_poll_us = 0;
 	s->nshards = cpus > MAX_SHARDS ? MAX_SHARDS : cpus;
 	if (s->nshards > (s->config.threads + 3) / 4) /* each leader needs some who take over from it */

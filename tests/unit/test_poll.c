@@ -105,18 +105,45 @@ static void looking_is_worth_some_time_but_never_more_than_a_millisecond(void **
 	assert_true(poll_worth_ns() <= LIMIT_NS);
 }
 
+static void run_on_one(const cpu_set_t *of)
+{
+	cpu_set_t one;
+	CPU_ZERO(&one);
+	for (int i = 0; !CPU_COUNT(&one); i++)
+		if (CPU_ISSET(i, of))
+			CPU_SET(i, &one);
+	assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+}
+
 static void processors_are_those_that_the_server_may_use(void **state)
 {
 	(void)state;
-	cpu_set_t all, one;
+	cpu_set_t all;
 	assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
 	assert_int_equal(poll_processors(), CPU_COUNT(&all));
-	CPU_ZERO(&one);
-	for (int i = 0; !CPU_COUNT(&one); i++)
-		if (CPU_ISSET(i, &all))
-			CPU_SET(i, &one);
-	assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+	run_on_one(&all);
 	assert_int_equal(poll_processors(), 1);
+	assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+}
+
+/* What comes of busy_poll_us. */
+static int looks_for(int busy_poll_us)
+{
+	struct rpc_server *s;
+	assert_int_equal(rpc_server_create(&(struct rpc_config){ .busy_poll_us = busy_poll_us }, &s), 0);
+	int us = s->config.busy_poll_us;
+	rpc_server_stop(s);
+	return us;
+}
+
+static void on_one_processor_it_looks_for_as_long_as_it_is_told_to(void **state)
+{
+	cpu_set_t all;
+	(void)state;
+	assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+	run_on_one(&all);
+	assert_int_equal(looks_for(-1), 0);
+	assert_int_equal(looks_for(100), 100);
 	assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
 }
 
@@ -160,6 +187,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(who_is_asked_again_looks_again, setup, teardown),
 		cmocka_unit_test(looking_is_worth_some_time_but_never_more_than_a_millisecond),
 		cmocka_unit_test(processors_are_those_that_the_server_may_use),
+		cmocka_unit_test(on_one_processor_it_looks_for_as_long_as_it_is_told_to),
 		cmocka_unit_test(with_a_quota_of_processor_time_none_is_spent_on_looking),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
