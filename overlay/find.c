@@ -64,6 +64,20 @@ static void pop_to(struct way *w, size_t n)
 		free(w->levels[--w->n].places);
 }
 
+/* Does one object alone have the file id? Where a lower was changed between two starts, the inode number of something new there may be the one that the
+ * copy of something older is known by. */
+static bool is_of_one(const struct overlay *ov, const struct overlay_id *id)
+{
+	return !ov->has_upper || id->layer == ov->layers[0].number;
+}
+
+/* Then the map knows a place of each. */
+static bool has_a_double(struct overlay *ov, const struct object *dir)
+{
+	struct map_place places[MAP_PLACES];
+	return !is_of_one(ov, &dir->id) && map_places(ov->map, id_fileid(&dir->id), places) > 1;
+}
+
 /* One step down, from dir to what stands under the name that level i was said to have. The next object, or NULL and the entry is dropped,
  * under the directory's lock, so that the name can't have come to be right meanwhile. */
 static int step_down(struct way *w, struct object *dir, const struct level *l, struct object **o)
@@ -76,7 +90,7 @@ static int step_down(struct way *w, struct object *dir, const struct level *l, s
 	int rc = dir->dead ? -ENOENT : dir->type != S_IFDIR ? -ENOTDIR : lookup_locked(ov, dir, p->name, o);
 	if (!rc && id_fileid(&(*o)->id) != l->fileid)
 		rc = -ENOENT;
-	if (rc == -ENOENT || rc == -ENOTDIR)
+	if ((rc == -ENOENT || rc == -ENOTDIR) && !has_a_double(ov, dir))
 		map_drop_place(ov->map, l->fileid, p->parent, p->name);
 	pthread_mutex_unlock(&dir->dir_lock);
 	pthread_rwlock_unlock(&ov->rename_lock);
@@ -87,6 +101,12 @@ static int step_down(struct way *w, struct object *dir, const struct level *l, s
 	return rc;
 }
 
+/* The place of this level was wrong: its next, but for one that its parent may be at first. */
+static void give_up(struct way *w, size_t level)
+{
+	pop_to(w, level + 1 < w->n && w->levels[level + 1].n > 1 ? level + 2 : level + 1);
+}
+
 /* From dir, the parent of the topmost level, to the object. Takes over dir's reference. */
 static int go_down(struct way *w, struct object *dir)
 {
@@ -95,14 +115,15 @@ static int go_down(struct way *w, struct object *dir)
 		int rc = step_down(w, dir, &w->levels[i], &o); /* NOLINT(clang-analyzer-unix.Malloc): places are freed by pop_to() */
 		overlay_put(w->ov, dir);
 		if (rc) {
-			pop_to(w, i + 1); /* the place of this one was wrong: its next */
+			give_up(w, i);
 			return rc == -ENOTDIR ? -ENOENT : rc;
 		}
 		dir = o;
 	}
 	if (!same_id(&dir->id, w->id)) { /* its inode number lives again, as another: a proof that it is gone */
 		overlay_put(w->ov, dir);
-		return -ESTALE;
+		give_up(w, 0);
+		return is_of_one(w->ov, w->id) ? -ESTALE : -ENOENT;
 	}
 	w->found = dir;
 	return 0;
@@ -121,9 +142,13 @@ static int find_by_map(struct overlay *ov, const struct overlay_id *id, struct o
 		}
 		uint64_t parent = l->places[l->next++].parent;
 		struct object *dir = parent == id_fileid(&ov->root->id) ? overlay_root(ov) : table_find_fileid(ov, parent);
+		bool alone = dir && is_of_one(ov, &dir->id);
+		size_t n = w.n;
 		rc = dir ? go_down(&w, dir) : push(&w, parent);
 		if (dir && !rc)
 			break;
+		if (rc == -ENOENT && dir && !alone && w.n == n && !(rc = push(&w, parent)) && w.n > n && w.levels[n].n < 2)
+			pop_to(&w, n); /* else the table may have had its double */
 		if (rc == -ENOENT)
 			rc = 0;
 	}

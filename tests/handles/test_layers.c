@@ -293,6 +293,79 @@ static void names_of_one_lower_file_stay_one_object_on_any_file_system(void **st
 		skip();
 }
 
+/* Makes something (by the command "make NAME") in lower1 anew as b, with the inode number that z had there. */
+static bool replace_z_by_b(const char *make, const char *remove)
+{
+	char script[500];
+	snprintf(script, sizeof script, "make() { %s; }; i=$(stat -c %%i lower1/z); %s lower1/z; for n in $(seq 2000); do make lower1/b; [ $(stat -c %%i lower1/b) = $i ] && break;"
+					"mv lower1/b lower1/other$n; done; rm -rf lower1/other*; test $(stat -c %%i lower1/b) = $i", make, remove);
+	bool done = stack_says(&stack, script);
+	if (!done)
+		puts("skipped: the file system did not reuse the inode's number");
+	return done;
+}
+
+/* A base that is brought up to date while the server is stopped: what is new there may get the inode number of what went, whose copy lives on. */
+static void a_new_lower_file_with_the_inode_number_of_a_copied_one_takes_no_handle_from_it(void **state)
+{
+	(void)state;
+	stack_sh(&stack, "echo z >lower1/z");
+	serve(in_order, "--no-root-squash");
+	struct fh z = handle_of(&client, "z");
+	assert_nfs(client_write(&client, &z, 0, "Z", 1, FILE_SYNC, NULL), NFS3_OK);
+	stop();
+	if (!replace_z_by_b("echo b >$1", "rm"))
+		skip();
+	for (int with_map = 1; with_map >= 0; with_map--) {
+		serve(in_order, "--no-root-squash");
+		struct fh b = handle_of(&client, "b");
+		assert_true(reads(&client, &z, "Z\n"));
+		assert_true(reads(&client, &b, "b\n"));
+		stop();
+		stack_sh(&stack, "rm -f work/overnfsd/map.mdb");
+	}
+}
+
+static void nor_a_new_directory_from_what_is_below_the_copy(void **state)
+{
+	(void)state;
+	enum { N = 20, OTHERS = 40 };
+	struct fh z, b, in_z[N], in_b[N], gone;
+	char name[32];
+	fattr3 a;
+	stack_sh(&stack, "mkdir lower1/z; echo >upper/gone; for i in $(seq 0 39); do echo >lower2/f$i; done");
+	serve(in_order, "--no-root-squash");
+	z = handle_of(&client, "z");
+	gone = handle_of(&client, "gone");
+	for (int i = 0; i < N; i++) {
+		snprintf(name, sizeof name, "z%d", i);
+		assert_nfs(client_create(&client, &z, name, GUARDED, 0644, &in_z[i]), NFS3_OK);
+		assert_nfs(client_write(&client, &in_z[i], 0, "z\n", 2, FILE_SYNC, NULL), NFS3_OK);
+	}
+	stop();
+	if (!replace_z_by_b("mkdir $1", "rmdir"))
+		skip();
+	stack_sh(&stack, "rm upper/gone; for i in $(seq 0 19); do echo b >lower1/b/b$i; done");
+	serve(in_order, "--no-root-squash --max-objects 16");
+	must_be_stale(&gone); /* behind a search, the map is complete */
+	b = handle_of(&client, "b");
+	for (int i = 0; i < N; i++) {
+		snprintf(name, sizeof name, "b/b%d", i);
+		in_b[i] = handle_of(&client, name);
+	}
+	for (int round = 0; round < 3 * N; round++) { /* with the one, the other or none of them in memory */
+		for (int i = 0; i < OTHERS && round % 4 == 0; i++) {
+			snprintf(name, sizeof name, "f%d", i);
+			handle_of(&client, name);
+		}
+		if (round % 3)
+			assert_nfs(patient_getattr(&client, round % 3 == 1 ? &z : &b, &a), NFS3_OK);
+		assert_true(reads(&client, &in_b[round % N], "b\n"));
+		assert_true(reads(&client, &in_z[round % N], "z\n"));
+	}
+	stop();
+}
+
 static void another_key_or_export_refuses_the_handle(void **state)
 {
 	(void)state;
@@ -331,6 +404,8 @@ int main(void)
 		TEST(an_upper_that_was_copied_gives_what_it_can_and_never_a_wrong_file),
 		TEST(two_servers_of_one_image_give_the_same_handles),
 		TEST(names_of_one_lower_file_stay_one_object_on_any_file_system),
+		TEST(a_new_lower_file_with_the_inode_number_of_a_copied_one_takes_no_handle_from_it),
+		TEST(nor_a_new_directory_from_what_is_below_the_copy),
 		TEST(another_key_or_export_refuses_the_handle),
 		TEST(a_second_server_on_one_upper_is_refused),
 	};
