@@ -129,11 +129,12 @@ static int go_down(struct way *w, struct object *dir)
 	return 0;
 }
 
-/* -ENOENT: the map knows no place, or no right one. -ESTALE: proved to be gone. */
+/* -ENOENT: the map knows no place, or no right one. -ESTALE: proved to be gone. Another error: of the first place that can't be reached, where no other leads
+ * there. */
 static int find_by_map(struct overlay *ov, const struct overlay_id *id, struct object **o)
 {
 	struct way w = { .ov = ov, .id = id };
-	int rc = push(&w, id_fileid(id));
+	int rc = push(&w, id_fileid(id)), unreachable = -ENOENT;
 	for (int steps = 0; !rc && w.n && steps < MAX_STEPS; steps++) {
 		struct level *l = &w.levels[w.n - 1];
 		if (l->next == l->n) {
@@ -149,13 +150,15 @@ static int find_by_map(struct overlay *ov, const struct overlay_id *id, struct o
 			break;
 		if (rc == -ENOENT && dir && !alone && w.n == n && !(rc = push(&w, parent)) && w.n > n && w.levels[n].n < 2)
 			pop_to(&w, n); /* else the table may have had its double */
-		if (rc == -ENOENT)
+		if (rc && rc != -ESTALE && !is_want(rc)) {
+			unreachable = unreachable == -ENOENT ? rc : unreachable;
 			rc = 0;
+		}
 	}
 	pop_to(&w, 0);
 	free(w.levels);
 	*o = w.found;
-	return rc ? rc : w.found ? 0 : -ENOENT;
+	return rc ? rc : w.found ? 0 : unreachable;
 }
 
 int find_object(struct overlay *ov, const struct overlay_id *id, struct object **o)

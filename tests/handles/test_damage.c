@@ -176,6 +176,27 @@ static void the_map_may_go_where_no_xattr_can_stand(void **state)
 	stop();
 }
 
+/* Whichever of its directories it is that can't be read. */
+static void a_file_of_two_names_is_reached_by_the_one_that_can_be(void **state)
+{
+	(void)state;
+	stack_sh(&stack, "mkdir lower2/one lower2/two upper/one upper/two; echo linked >lower2/one/name; ln lower2/one/name lower2/two/name");
+	serve("");
+	struct fh fh = handle_of(&client, "one/name"), same = handle_of(&client, "two/name");
+	assert_true(same_handle(&fh, &same));
+	stop();
+	static const char *const dirs[] = { "one", "two" };
+	for (int i = 0; i < 2; i++) {
+		char script[200];
+		snprintf(script, sizeof script, "setfattr -n trusted.overlay.redirect -v ../bad upper/%s", dirs[i]);
+		stack_sh(&stack, script);
+		serve("");
+		assert_true(reads(&client, &fh, "linked\n"));
+		stop();
+		stack_sh(&stack, "setfattr -x trusted.overlay.redirect upper/one || setfattr -x trusted.overlay.redirect upper/two");
+	}
+}
+
 /* Upper and work directory on a small file system that is filled to the last byte. */
 static void a_full_disk_stops_changes_but_not_reads(void **state)
 {
@@ -268,6 +289,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_map_that_is_wrong_inside_ends_no_server, setup, teardown),
 		cmocka_unit_test_setup_teardown(damaged_identities_cost_no_handle_where_objects_carry_them, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_map_may_go_where_no_xattr_can_stand, setup_userxattr, teardown),
+		cmocka_unit_test_setup_teardown(a_file_of_two_names_is_reached_by_the_one_that_can_be, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_full_disk_stops_changes_but_not_reads, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_upper_on_a_read_only_file_system_is_served_read_only, setup, teardown),
 	};
