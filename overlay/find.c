@@ -29,6 +29,8 @@ struct way {
 	const struct overlay_id *id;
 	struct level *levels; /* 0: the object; above: its ancestors */
 	size_t n, room;
+	size_t dropped; /* places */
+	bool many; /* the map may know more places of one of them */
 	struct object *found;
 };
 
@@ -49,6 +51,7 @@ static int push(struct way *w, uint64_t fileid)
 		w->room = room;
 	}
 	size_t n = map_places(w->ov->map, fileid, places);
+	w->many |= n == MAP_PLACES;
 	struct level l = { .fileid = fileid, .n = n, .places = n ? malloc(n * sizeof *places) : NULL };
 	if (n && !l.places)
 		return -ENOMEM;
@@ -90,8 +93,10 @@ static int step_down(struct way *w, struct object *dir, const struct level *l, s
 	int rc = dir->dead ? -ENOENT : dir->type != S_IFDIR ? -ENOTDIR : lookup_locked(ov, dir, p->name, o);
 	if (!rc && id_fileid(&(*o)->id) != l->fileid)
 		rc = -ENOENT;
-	if ((rc == -ENOENT || rc == -ENOTDIR) && !has_a_double(ov, dir))
+	if ((rc == -ENOENT || rc == -ENOTDIR) && !has_a_double(ov, dir)) {
 		map_drop_place(ov->map, l->fileid, p->parent, p->name);
+		w->dropped++;
+	}
 	pthread_mutex_unlock(&dir->dir_lock);
 	pthread_rwlock_unlock(&ov->rename_lock);
 	if (rc) {
@@ -130,8 +135,8 @@ static int go_down(struct way *w, struct object *dir)
 }
 
 /* -ENOENT: the map knows no place, or no right one. -ESTALE: proved to be gone. Another error: of the first place that can't be reached, where no other leads
- * there. */
-static int find_by_map(struct overlay *ov, const struct overlay_id *id, struct object **o)
+ * there. *more: when what was dropped is off the disk, there are others. */
+static int find_by_map(struct overlay *ov, const struct overlay_id *id, struct object **o, bool *more)
 {
 	struct way w = { .ov = ov, .id = id };
 	int rc = push(&w, id_fileid(id)), unreachable = -ENOENT;
@@ -158,6 +163,7 @@ static int find_by_map(struct overlay *ov, const struct overlay_id *id, struct o
 	pop_to(&w, 0);
 	free(w.levels);
 	*o = w.found;
+	*more = w.many && w.dropped;
 	return rc ? rc : w.found ? 0 : unreachable;
 }
 
@@ -165,11 +171,18 @@ int find_object(struct overlay *ov, const struct overlay_id *id, struct object *
 {
 	unsigned renames;
 	int rc;
+	bool again;
 	do { /* whoever climbed while a directory moved may have missed it */
+		bool more = false;
 		renames = atomic_load(&ov->renames);
 		*o = table_find(ov, id);
-		rc = *o ? 0 : find_by_map(ov, id, o);
-	} while (rc == -ENOENT && renames != atomic_load(&ov->renames));
+		rc = *o ? 0 : find_by_map(ov, id, o, &more);
+		again = rc == -ENOENT && renames != atomic_load(&ov->renames);
+		if (rc == -ENOENT && more && !again) {
+			will_block(ov);
+			again = !map_sync(ov->map);
+		}
+	} while (again);
 	return rc;
 }
 
