@@ -63,11 +63,11 @@ static int upper_identity(struct walk *w, const char *name, uint64_t ino, struct
 	if (identity_has_origins(ov->identity)) {
 		uint64_t gen;
 		int rc = statx_at(w->upper->fd, name, &st);
-		if (!rc && !S_ISREG(st.stx_mode))
+		if (!rc)
 			rc = inode_generation(&ov->layers[0], w->upper->fd, name, &st, &gen);
 		if (rc)
 			return rc;
-		if (!S_ISREG(st.stx_mode) && (rc = identity_get_origin(ov->identity, st.stx_ino, gen, id)) != -ENOENT)
+		if ((rc = identity_get_origin(ov->identity, st.stx_ino, gen, id)) != -ENOENT)
 			return rc;
 	}
 	ssize_t n = format_getxattr(ov, w->upper->fd, name, "origin", &origin, 0);

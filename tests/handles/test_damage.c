@@ -176,6 +176,30 @@ static void the_map_may_go_where_no_xattr_can_stand(void **state)
 	stop();
 }
 
+/* A file system without any. */
+static void the_map_may_go_where_no_file_can_hold_an_xattr(void **state)
+{
+	(void)state;
+	static const char layers[] = "--lower %s/lower2 --upper %s/disk/upper --work %s/disk/work";
+	if (!mount_in(&stack, "mkdir disk; mount -t ramfs none disk; mkdir disk/upper disk/work"))
+		skip();
+	server_start_with(&stack, layers, "--no-root-squash");
+	client_open(&client, &stack, 0, 0);
+	nknown = 0;
+	know("d");
+	know("link");
+	know("d/low3");
+	sattr3 set = { .uid = { .set_it = true, .set_uint32_u.value = 7 } };
+	for (size_t i = 0; i < nknown; i++)
+		assert_nfs(client_setattr(&client, &known[i].fh, &set, NULL, NULL), NFS3_OK);
+	stop();
+	stack_sh(&stack, "rm disk/work/overnfsd/map.mdb");
+	server_start_with(&stack, layers, "--no-root-squash");
+	client_open(&client, &stack, 0, 0);
+	all_is_right("map removed, on ramfs");
+	stop();
+}
+
 /* Whichever of its directories it is that can't be read. */
 static void a_file_of_two_names_is_reached_by_the_one_that_can_be(void **state)
 {
@@ -289,6 +313,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_map_that_is_wrong_inside_ends_no_server, setup, teardown),
 		cmocka_unit_test_setup_teardown(damaged_identities_cost_no_handle_where_objects_carry_them, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_map_may_go_where_no_xattr_can_stand, setup_userxattr, teardown),
+		cmocka_unit_test_setup_teardown(the_map_may_go_where_no_file_can_hold_an_xattr, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_file_of_two_names_is_reached_by_the_one_that_can_be, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_full_disk_stops_changes_but_not_reads, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_upper_on_a_read_only_file_system_is_served_read_only, setup, teardown),
