@@ -252,7 +252,7 @@ bool claim_uuid(struct overlay *ov, uint8_t uuid[16])
 {
 	int upper = ov->layers[0].root->fds[FD_READ]->fd;
 	ssize_t n = format_getxattr(ov, upper, "", "uuid", uuid, 16);
-	if (n != -ENODATA || !ov->writable || ov->config.offline)
+	if (n != -ENODATA || ov->config.offline) /* made of what is served read-only, too: handles hang on it, and one day it may be written to */
 		return n == 16;
 	randombytes_buf(uuid, 16);
 	uuid[6] = (uuid[6] & 0x0f) | 0x40; /* RFC 9562: version 4, of random bits */

@@ -387,6 +387,20 @@ static void a_file_whose_many_names_all_changed_is_found(void **state)
 	stop();
 }
 
+static void what_was_served_read_only_at_first_keeps_its_handles(void **state)
+{
+	(void)state;
+	stack_sh(&stack, "echo kept >lower1/file");
+	serve(in_order, "--no-root-squash --ro");
+	struct fh fh = handle_of(&client, "file");
+	stop();
+	serve(in_order, "--no-root-squash");
+	assert_true(reads(&client, &fh, "kept\n"));
+	struct fh again = handle_of(&client, "file");
+	assert_true(same_handle(&fh, &again));
+	stop();
+}
+
 static void another_key_or_export_refuses_the_handle(void **state)
 {
 	(void)state;
@@ -428,6 +442,7 @@ int main(void)
 		TEST(a_new_lower_file_with_the_inode_number_of_a_copied_one_takes_no_handle_from_it),
 		TEST(nor_a_new_directory_from_what_is_below_the_copy),
 		TEST(a_file_whose_many_names_all_changed_is_found),
+		TEST(what_was_served_read_only_at_first_keeps_its_handles),
 		TEST(another_key_or_export_refuses_the_handle),
 		TEST(a_second_server_on_one_upper_is_refused),
 	};
