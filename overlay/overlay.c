@@ -186,6 +186,14 @@ static bool can_use_trusted(int fd)
 	return true;
 }
 
+/* Asked without a change: what is not there can't be removed, and without the capability that is not even said. */
+static bool can_read_trusted(int fd)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/self/fd/%d/.", fd);
+	return !lremovexattr(path, "trusted.overlay.overnfsd.probe") || errno == ENODATA || errno == EROFS;
+}
+
 /* No call tells it: found by trying sizes on a nameless file. */
 static uint64_t probe_max_file_size(int dirfd)
 {
@@ -292,7 +300,7 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 	int top = ov->layers[0].root->fds[FD_READ]->fd;
 	struct statvfs mount;
 	ov->upper_mount = fstatvfs(top, &mount) ? 0 : mount.f_flag;
-	bool trusted = !c->userxattr && ov->privileged && (!ov->has_upper || c->read_only || can_use_trusted(top));
+	bool trusted = !c->userxattr && ov->privileged && (!ov->has_upper || (c->read_only ? can_read_trusted(top) : can_use_trusted(top)));
 	ov->prefix = trusted ? "trusted.overlay." : "user.overlay.";
 	ov->writable = ov->has_upper && !c->read_only;
 	/* Linux neither makes nor follows metacopies in user.*, which any owner of a file can set: with a redirect one would read whatever

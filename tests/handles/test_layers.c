@@ -401,6 +401,27 @@ static void what_was_served_read_only_at_first_keeps_its_handles(void **state)
 	stop();
 }
 
+/* Root in a container mostly lacks CAP_SYS_ADMIN, so that the marks are user.overlay.*: for a server that only reads, too. */
+static void root_without_trusted_xattrs_reads_what_it_wrote(void **state)
+{
+	(void)state;
+	char command[4200], *server = strdup(getenv("OVERNFSD"));
+	stack_sh(&stack, "echo below >lower1/file");
+	snprintf(command, sizeof command, "setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin %s", server);
+	setenv("OVERNFSD", command, 1);
+	serve(in_order, "--no-root-squash");
+	struct fh fh = handle_of(&client, "file");
+	assert_nfs(client_write(&client, &fh, 0, "above", 5, FILE_SYNC, NULL), NFS3_OK);
+	stop();
+	serve(in_order, "--no-root-squash --ro");
+	setenv("OVERNFSD", server, 1);
+	free(server);
+	assert_true(reads(&client, &fh, "above\n"));
+	struct fh again = handle_of(&client, "file");
+	assert_true(same_handle(&fh, &again));
+	stop();
+}
+
 static void another_key_or_export_refuses_the_handle(void **state)
 {
 	(void)state;
@@ -443,6 +464,7 @@ int main(void)
 		TEST(nor_a_new_directory_from_what_is_below_the_copy),
 		TEST(a_file_whose_many_names_all_changed_is_found),
 		TEST(what_was_served_read_only_at_first_keeps_its_handles),
+		TEST(root_without_trusted_xattrs_reads_what_it_wrote),
 		TEST(another_key_or_export_refuses_the_handle),
 		TEST(a_second_server_on_one_upper_is_refused),
 	};
