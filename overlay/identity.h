@@ -27,7 +27,7 @@ int identity_set_key(struct identity *id, const uint8_t key[16]); /* durable on 
 enum fs_kind { FS_UNKNOWN, FS_UUID, FS_ID, FS_IMAGE };
 struct layer_identity {
 	uint32_t number; /* 1 to 0x7ffe; 0: none yet */
-	uint32_t age; /* the start at which it joined, counted from 1: an older layer's directories keep their ids when a layer is added */
+	uint32_t age; /* the how manyeth to join, from 1; at one start from the bottom: directories keep the ids that the oldest gave them */
 	enum fs_kind kind;
 	uint8_t fs[16];
 	uint64_t ino, gen; /* of its root */

@@ -45,7 +45,7 @@ struct layer {
 	uint8_t uuid[16]; /* of the file system, for overlayfs's origin */
 	enum fs_kind fs_kind; /* with fs_id, what tells the file system from others (identity.h) */
 	uint8_t fs_id[16];
-	uint32_t age; /* the start at which the layer joined the stack: directories keep the identity that the oldest gave them */
+	uint32_t age; /* the how manyeth the layer was to join the stack: directories keep the identity that the oldest gave them */
 };
 
 /* lower: reached by a read-only mount of our own, where we may make one: what others mounted inside the directory is not part of it, as in Linux. */

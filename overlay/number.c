@@ -180,6 +180,6 @@ int identity_number(struct identity *id, struct layer_identity *layers, size_t n
 		}
 	for (size_t i = n; i-- && !rc;) /* from the bottom: without state, one more on top changes no number */
 		if (!layers[i].number)
-			rc = take_new(&nb, &layers[i], age);
+			rc = take_new(&nb, &layers[i], age++); /* each its own, so that it stays the same when they change places */
 	return rc;
 }

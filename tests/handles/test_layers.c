@@ -133,6 +133,25 @@ static void a_layer_that_moved_is_known_again(void **state)
 	stop();
 }
 
+static void layers_in_another_order_keep_their_directories_handles(void **state)
+{
+	(void)state;
+	stack_sh(&stack, "mkdir lower1/d lower2/d; echo one >lower1/d/one; echo two >lower2/d/two");
+	serve(in_order, "--no-root-squash");
+	struct fh d = handle_of(&client, "d"), one = handle_of(&client, "d/one"), two = handle_of(&client, "d/two");
+	fattr3 a;
+	stop();
+	for (int swapped = 1; swapped >= 0; swapped--) {
+		serve(swapped ? "--lower %s/lower2 --lower %s/lower1 --upper %s/upper --work %s/work" : in_order, "--no-root-squash");
+		assert_nfs(patient_getattr(&client, &d, &a), NFS3_OK);
+		struct fh again = handle_of(&client, "d");
+		assert_true(same_handle(&d, &again));
+		assert_true(reads(&client, &one, "one\n"));
+		assert_true(reads(&client, &two, "two\n"));
+		stop();
+	}
+}
+
 static void a_layer_on_a_copied_disk_is_known_when_told(void **state)
 {
 	(void)state;
@@ -456,6 +475,7 @@ int main(void)
 		TEST(two_copies_of_one_image_are_two_layers),
 		TEST(a_layer_more_on_top_or_at_the_bottom_changes_no_handle),
 		TEST(a_layer_that_moved_is_known_again),
+		TEST(layers_in_another_order_keep_their_directories_handles),
 		TEST(a_layer_on_a_copied_disk_is_known_when_told),
 		TEST(an_upper_that_was_copied_gives_what_it_can_and_never_a_wrong_file),
 		TEST(two_servers_of_one_image_give_the_same_handles),
