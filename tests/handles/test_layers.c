@@ -441,6 +441,38 @@ static void root_without_trusted_xattrs_reads_what_it_wrote(void **state)
 	stop();
 }
 
+/* user.* xattrs take the permission to write, which the owner of a file of mode 0444 lacks as well. */
+static void without_root_files_that_may_not_be_written_to_are_copied_up(void **state)
+{
+	(void)state;
+	static const char *const old[] = { "file", "linked" }, *const new[] = { "moved", "second" };
+	struct fh fh[2];
+	sattr3 set = { .mode = { .set_it = true, .set_uint32_u.value = 0400 } };
+	char command[4200], *server = strdup(getenv("OVERNFSD"));
+	stack_sh(&stack, "cd lower1; echo r >file; echo r >linked; ln linked second; chmod 444 file linked; chown -R 65533:65533 ..");
+	snprintf(command, sizeof command, "setpriv --pdeathsig KILL --reuid=65533 --regid=65533 --clear-groups %s", server);
+	setenv("OVERNFSD", command, 1);
+	for (int life = 0; life < 3; life++) {
+		server_start_with(&stack, in_order, "--no-root-squash");
+		client_open(&client, &stack, 65533, 65533);
+		for (int i = 0; i < 2 && !life; i++) {
+			fh[i] = handle_of(&client, old[i]);
+			assert_nfs(client_setattr(&client, &fh[i], &set, NULL, NULL), NFS3_OK);
+		}
+		if (!life)
+			assert_nfs(client_rename(&client, &client.root, "file", &client.root, "moved"), NFS3_OK);
+		for (int i = 0; i < 2; i++) {
+			assert_true(reads(&client, &fh[i], "r\n"));
+			struct fh again = handle_of(&client, new[i]);
+			assert_true(same_handle(&again, &fh[i]));
+		}
+		stop();
+		stack_sh(&stack, "rm work/overnfsd/map.mdb");
+	}
+	setenv("OVERNFSD", server, 1);
+	free(server);
+}
+
 static void another_key_or_export_refuses_the_handle(void **state)
 {
 	(void)state;
@@ -485,6 +517,7 @@ int main(void)
 		TEST(a_file_whose_many_names_all_changed_is_found),
 		TEST(what_was_served_read_only_at_first_keeps_its_handles),
 		TEST(root_without_trusted_xattrs_reads_what_it_wrote),
+		TEST(without_root_files_that_may_not_be_written_to_are_copied_up),
 		TEST(another_key_or_export_refuses_the_handle),
 		TEST(a_second_server_on_one_upper_is_refused),
 	};
