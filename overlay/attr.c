@@ -278,7 +278,7 @@ int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_
 static int set_attributes(struct overlay *ov, struct object *o, const struct overlay_setattr *set)
 {
 	int note = -1;
-	int rc = o->dead ? object_gone(o) : count_steps(set) > 1 ? intent_note(ov, o->upper, o->real_ino, set, &note) : 0;
+	int rc = o->dead ? object_gone(o) : count_steps(set) > 1 ? intent_note(ov, INTENT_OUTER, o->upper, o->real_ino, set, &note) : 0;
 	if (!rc)
 		rc = apply_setattr(ov, o->upper, set, o->type);
 	intent_done(ov, note);

@@ -27,6 +27,7 @@ struct copying {
 	char temp[24], hex[321]; /* hex: name in the index, or "" */
 	int fd; /* of a regular file's copy, or -1 */
 	bool ours; /* though the original is another's: without root there is no giving away */
+	bool mode_last; /* it gets its mode where it belongs */
 	bool written_next; /* it will be written to: its descriptor stays open for that */
 	struct statx made; /* the copy when it was new */
 };
@@ -96,11 +97,18 @@ static int copy_owner(struct overlay *ov, struct copying *c)
 
 /* Behind the owner, as a chown drops set-id bits, and behind the xattrs, which without root only what may be written takes. What is right from the
  * start is let be. */
-static int copy_mode(struct overlay *ov, struct copying *c)
+static mode_t mode_of_copy(const struct copying *c)
 {
 	mode_t mode = c->st.stx_mode & 07777;
-	if (c->ours)
-		mode &= ~(mode_t)(S_ISUID | S_ISGID); /* set-id to the server's user was never meant */
+	return c->ours ? mode & ~(mode_t)(S_ISUID | S_ISGID) : mode; /* set-id to the server's user was never meant */
+}
+
+static int copy_mode(struct overlay *ov, struct copying *c)
+{
+	mode_t mode = mode_of_copy(c);
+	c->mode_last = !ov->privileged && S_ISDIR(c->st.stx_mode) && !(mode & S_IWUSR); /* its ".." is written when it is moved */
+	if (c->mode_last)
+		return 0;
 	if (S_ISLNK(c->st.stx_mode) || mode == (c->made.stx_mode & 07777))
 		return 0;
 	return fchmodat(ov->work_fd, c->temp, mode, 0) ? -errno : 0;
@@ -173,7 +181,20 @@ static int make_copy(struct overlay *ov, struct copying *c)
 	return rc;
 }
 
-static int show_copy(struct overlay *ov, struct copying *c, int dirfd)
+/* To its place, where a directory that may not be written gets its mode. */
+static int move_copy(struct overlay *ov, struct copying *c, int dirfd, struct place *place)
+{
+	struct overlay_setattr mode = { .set_mode = true, .mode = mode_of_copy(c) };
+	int note = -1, rc = c->mode_last ? intent_note(ov, INTENT_INNER, place, c->made.stx_ino, &mode, &note) : 0;
+	if (!rc && renameat2(ov->work_fd, c->temp, dirfd, c->o->name, RENAME_NOREPLACE))
+		rc = -errno;
+	else if (!rc && c->mode_last && fchmodat(dirfd, c->o->name, mode.mode, 0))
+		ov_log(ov, 4, "%s: the copy of a directory may be written by its owner, though it was not: %s", c->o->name, strerror(errno));
+	intent_done(ov, note);
+	return rc;
+}
+
+static int show_copy(struct overlay *ov, struct copying *c, int dirfd, struct place *place)
 {
 	struct object *o = c->o;
 	int rc = *c->hex ? index_install(ov, ov->work_fd, c->temp, c->hex) : 0;
@@ -181,12 +202,9 @@ static int show_copy(struct overlay *ov, struct copying *c, int dirfd)
 		return rc;
 	if (!o->named)
 		work_remove(ov, c->temp); /* an indexed file whose known name went: the index holds it */
-	else if (renameat2(ov->work_fd, c->temp, dirfd, o->name, RENAME_NOREPLACE))
-		goto undo_index;
-	return 0;
-undo_index:
-	rc = -errno;
-	if (*c->hex)
+	else
+		rc = move_copy(ov, c, dirfd, place);
+	if (rc && *c->hex)
 		index_uninstall(ov, c->hex);
 	return rc;
 }
@@ -208,7 +226,7 @@ static int install(struct overlay *ov, struct copying *c)
 		rc = times_keep(ov, parent->upper, dir->fd, &times);
 	if (rc)
 		goto unpin;
-	rc = show_copy(ov, c, dir->fd);
+	rc = show_copy(ov, c, dir->fd, place);
 	times_put_back(ov, &times);
 	if (!rc) {
 		pthread_mutex_lock(&o->lock);

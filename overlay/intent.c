@@ -14,7 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { NOTES = 16, PAGE = 4096, VERSION = 1 };
+/* Who holds an outer note may wait for an inner one, and nobody the other way: each kind has as many of its own. */
+enum { KIND = 16, NOTES = 2 * KIND, PAGE = 4096, VERSION = 1 };
 
 struct note {
 	uint8_t checksum[8]; /* of all behind it, to the path's end; a note that is struck out has 0 */
@@ -70,12 +71,12 @@ static int write_at(int fd, const char *data, size_t len, off_t at)
 	return 0;
 }
 
-int intent_note(struct overlay *ov, const struct place *place, uint64_t ino, const struct overlay_setattr *set, int *number)
+int intent_note(struct overlay *ov, enum intent_kind kind, const struct place *place, uint64_t ino, const struct overlay_setattr *set, int *number)
 {
 	struct intents *in = ov->intents;
 	char page[PAGE] __attribute__((aligned(16))) = "";
 	struct note *n = (struct note *)page;
-	int i = 0;
+	int i, first = kind * KIND;
 	*number = -1;
 	if (!in || !write_path(n, sizeof page - sizeof *n, place))
 		return 0;
@@ -88,9 +89,9 @@ int intent_note(struct overlay *ov, const struct place *place, uint64_t ino, con
 	sum(n, n->checksum);
 	pthread_mutex_lock(&in->lock);
 	while (true) {
-		for (i = 0; i < NOTES && in->taken[i]; i++)
+		for (i = first; i < first + KIND && in->taken[i]; i++)
 			;
-		if (i < NOTES)
+		if (i < first + KIND)
 			break;
 		pthread_cond_wait(&in->freed, &in->lock);
 	}
@@ -116,7 +117,7 @@ void intent_done(struct overlay *ov, int number)
 		ov_log(ov, 3, "work directory: overnfsd/intents: %s: a kill now could undo later changes of attributes", strerror(-rc));
 	pthread_mutex_lock(&in->lock);
 	in->taken[number] = false;
-	pthread_cond_signal(&in->freed);
+	pthread_cond_broadcast(&in->freed); /* of either kind */
 	pthread_mutex_unlock(&in->lock);
 }
 
@@ -129,7 +130,7 @@ int times_keep(struct overlay *ov, struct place *place, int dirfd, struct kept_t
 		return rc;
 	kept->set.atime = (struct timespec){ .tv_sec = st.stx_atime.tv_sec, .tv_nsec = st.stx_atime.tv_nsec };
 	kept->set.mtime = (struct timespec){ .tv_sec = st.stx_mtime.tv_sec, .tv_nsec = st.stx_mtime.tv_nsec };
-	return intent_note(ov, place, st.stx_ino, &kept->set, &kept->note);
+	return intent_note(ov, INTENT_OUTER, place, st.stx_ino, &kept->set, &kept->note);
 }
 
 void times_put_back(struct overlay *ov, struct kept_times *kept)

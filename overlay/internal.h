@@ -352,10 +352,11 @@ void ov_log(struct overlay *ov, int level, const char *fmt, ...) __attribute__((
 struct intents;
 int intents_open(struct overlay *ov); /* and finishes */
 void intents_close(struct overlay *ov);
+enum intent_kind { INTENT_OUTER, INTENT_INNER }; /* the latter by who may hold one of the former */
 /* Notes that what stands at place, in the upper or the index, with this inode number, is to get these attributes. Before the first of the calls that
  * set them; intent_done behind the last, or when all is undone. The place must not move meanwhile. Not noted (and 0 all the same): a path
  * longer than 3800 bytes, or where notes can't be kept. */
-int intent_note(struct overlay *ov, const struct place *place, uint64_t ino, const struct overlay_setattr *set, int *number);
+int intent_note(struct overlay *ov, enum intent_kind kind, const struct place *place, uint64_t ino, const struct overlay_setattr *set, int *number);
 void intent_done(struct overlay *ov, int number); /* negative: nothing was noted */
 /* For what clients are not to see happen in the directory at place, which dirfd is of: its times are noted, and put back at the end. */
 struct kept_times {

@@ -541,7 +541,6 @@ static void a_stranger_is_refused(void **state)
 	assert_true(exists(s, "file"));
 }
 
-/* RFC 1813 3.3.6: from the end on there is nothing to read, and no error, however far it is. */
 static int change_mode(struct stack *s, const char *path, mode_t mode)
 {
 	struct overlay_setattr set = { .set_mode = true, .mode = mode };
@@ -579,6 +578,30 @@ static void what_may_not_be_written_is_copied_up_without_root(void **state)
 	sh(s->dir, "test \"$(stat -c %a upper/both/a upper/file | tr '\\n' ' ')\" = '600 444 '; getfattr -n user.kept upper/both/a >/dev/null");
 }
 
+/* As Go keeps its modules: chmod -R u+w, then rm -rf. */
+static void a_directory_that_may_not_be_written_is_copied_up_without_root(void **state)
+{
+	enum { NOBODY = 65534 };
+	struct stack *s = *state;
+	bool root = !geteuid();
+	stop(s);
+	sh(s->dir, "touch -d 2001-01-01 lower2/deep/er/x lower2/deep/er lower2/deep; chmod 555 lower2/deep/er lower2/deep");
+	if (root) {
+		sh(s->dir, "chown -R 65534:65534 .");
+		assert_int_equal(setegid(NOBODY) || seteuid(NOBODY), 0);
+	}
+	start(s);
+	int rc = change_mode(s, "deep", 0755) ?: change_mode(s, "deep/er", 0500);
+	stop(s);
+	if (root)
+		assert_int_equal(seteuid(0) || setegid(0), 0);
+	start(s);
+	assert_int_equal(rc, 0);
+	sh(s->dir, "test \"$(stat -c %a upper/deep upper/deep/er | tr '\\n' ' ')\" = '755 500 '; test $(stat -c %Y upper/deep/er) = $(date -d 2001-01-01 +%s)");
+	sh(s->dir, "chmod -R u+w lower2 upper");
+}
+
+/* RFC 1813 3.3.6: from the end on there is nothing to read, and no error, however far it is. */
 static void reading_further_than_any_file_goes_is_its_end(void **state)
 {
 	struct stack *s = *state;
@@ -851,6 +874,7 @@ int main(void)
 		T(a_whiteout_cannot_be_made_by_mknod),
 		T(a_stranger_is_refused),
 		T(what_may_not_be_written_is_copied_up_without_root),
+		T(a_directory_that_may_not_be_written_is_copied_up_without_root),
 		T(reading_further_than_any_file_goes_is_its_end),
 		T(nobody_makes_files_as_the_server),
 		T(bytes_that_find_no_room_leave_the_file_as_it_was),
