@@ -174,6 +174,9 @@ struct epoll_event;
 int poll_events(struct shard *sh, struct epoll_event *events, int max); /* waits for events. Their number, or -1 with errno */
 uint64_t poll_worth_ns(void); /* for how long to look before sleeping is worth its while here: ten times what waking takes. Takes some 5 ms to find out */
 int poll_processors(void); /* that the server may run on */
+/* ---- cgroup.c ---- */
+/* The least that this file of our control group, or of one above it, allows; v2, v1: its name in either version. UINT64_MAX: there is no limit. */
+uint64_t cgroup_limit(const char *controller, const char *v2, const char *v1);
 /* ---- udp.c ---- */
 int udp_open(const struct sockaddr *address, socklen_t len);
 void udp_serve(struct worker *w, int fd);

@@ -6,9 +6,7 @@
 #include "internal.h"
 
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -60,38 +58,6 @@ static uint64_t waking_ns(void)
 	return late[NAPS / 2];
 }
 
-/* Is there a quota of processor time for us, as containers have? "max" in cpu.max is none; what can't be read is none either. */
-static bool has_quota(const char *cgroup)
-{
-	char path[4300], quota[16] = "max";
-	snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", cgroup);
-	FILE *f = fopen(path, "re");
-	if (!f)
-		return false;
-	bool has = fscanf(f, "%15s", quota) == 1 && strcmp(quota, "max");
-	fclose(f);
-	return has;
-}
-
-/* Its own control group (cgroup v2), or one above it. */
-static bool is_rationed(void)
-{
-	char line[4200], *slash;
-	FILE *f = fopen("/proc/self/cgroup", "re");
-	bool rationed = has_quota("");
-	if (!f)
-		return rationed;
-	while (fgets(line, sizeof line, f)) {
-		line[strcspn(line, "\n")] = 0;
-		if (strncmp(line, "0::", 3))
-			continue;
-		for (char *group = line + 3; !rationed && (slash = strrchr(group, '/')); *slash = 0)
-			rationed = has_quota(group);
-	}
-	fclose(f);
-	return rationed;
-}
-
 int poll_processors(void)
 {
 	cpu_set_t ours;
@@ -103,6 +69,7 @@ int poll_processors(void)
 
 uint64_t poll_worth_ns(void)
 {
-	uint64_t worth = is_rationed() ? 0 : WORTH * waking_ns();
+	bool rationed = cgroup_limit("cpu", "cpu.max", "cpu.cfs_quota_us") != UINT64_MAX;
+	uint64_t worth = rationed ? 0 : WORTH * waking_ns();
 	return worth < LIMIT_NS ? worth : LIMIT_NS;
 }

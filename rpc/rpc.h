@@ -85,7 +85,7 @@ struct rpc_config {
 	size_t max_connections; /* 0: a default under RLIMIT_NOFILE */
 	size_t drc_entries; /* calls that each of the two reply caches remembers; 0: a default */
 	size_t max_queued; /* bytes of replies that wait for slow readers, of all connections; one that would add more is closed. The same for calls that slow
-			    * writers did not send whole. 0: an eighth of memory */
+			    * writers did not send whole. 0: an eighth of rpc_memory() */
 	int busy_poll_us; /* microseconds for which a worker that was asked one call at a time looks for the next before it sleeps; 0: sleeps at once; -1: ten times
 			   * what it takes to be woken, 1,000 at most, and 0 on one processor, or where a control group limits the server's time on it */
 	unsigned dead_after; /* seconds after which a peer that takes nothing, or answers no probe, is gone; 0: a default */
@@ -107,5 +107,6 @@ void rpc_server_stop(struct rpc_server *server);
 /* Called by a handler's thread before it waits for a disk: another worker takes over its connections. Cheap when called again in one call; no-op on other threads,
  * and where the call is all that the only connection brought. */
 void rpc_blocking(void);
+size_t rpc_memory(void); /* bytes that the server may use: the machine's, or fewer where a control group limits it */
 
 #endif

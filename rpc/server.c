@@ -48,10 +48,8 @@ int rpc_server_create(const struct rpc_config *config, struct rpc_server **out)
 	s->nshards = cpus > MAX_SHARDS ? MAX_SHARDS : cpus;
 	if (s->nshards > (s->config.threads + 3) / 4) /* each leader needs some who take over from it */
 		s->nshards = (s->config.threads + 3) / 4;
-	if (!s->config.max_queued) {
-		long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-		s->config.max_queued = pages > 0 ? (size_t)pages / 8 * (size_t)size : (size_t)256 << 20;
-	}
+	if (!s->config.max_queued)
+		s->config.max_queued = rpc_memory() / 8;
 	if (!s->config.dead_after)
 		s->config.dead_after = DEAD_AFTER;
 	pthread_mutex_init(&s->lock, NULL);
