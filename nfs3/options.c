@@ -245,7 +245,7 @@ static const struct row {
 	{ "async", NULL, set_async, "faster; a power cut may lose the last seconds of acknowledged changes" },
 	{ "threads", "N", set_threads, "the most calls that wait for disks at once (default 64)" },
 	{ "busy-poll", "USEC", set_busy_poll, "look so long for a lone client's next call before sleeping (default auto: what pays; 0 saves power)" },
-	{ "max-objects", "N", set_max_objects, "objects kept in memory, about 800 bytes each (default 1048576)" },
+	{ "max-objects", "N", set_max_objects, "objects kept in memory, about 800 bytes each (default 1048576, in a quarter of memory at most)" },
 	{ "userxattr", NULL, set_userxattr, "user.overlay.* instead of trusted.overlay.* (always so without root); no metacopies then" },
 	{ "no-metacopy", NULL, set_no_metacopy, "copy data up with every change, not only when data changes" },
 	{ "no-redirect", NULL, set_no_redirect, "refuse to rename lower directories; Linux with userxattr mounts no upper with redirects" },
@@ -350,6 +350,12 @@ static bool is_layer(const struct options *o, const char *path)
 	return o->upper && !strcmp(o->upper, path);
 }
 
+size_t options_objects(size_t memory)
+{
+	size_t n = memory / 4 / 800;
+	return n > 1 << 20 ? 1 << 20 : n < 16 ? 16 : n;
+}
+
 static int check(struct options *o)
 {
 	static const char *const loopback[] = { "127.0.0.1", "::1" };
@@ -363,6 +369,8 @@ static int check(struct options *o)
 		fprintf(stderr, "%s: no layer given: name at least one with --lower DIR or --upper DIR (%s --help shows examples)\n", program, program);
 		return 1;
 	}
+	if (!o->max_objects)
+		o->max_objects = options_objects(rpc_memory());
 	if (!o->clients.n)
 		set_clients(o, "127.0.0.0/8,::1");
 	for (size_t i = 0; !o->nlisten && i < 2; i++)

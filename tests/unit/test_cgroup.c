@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "../../rpc/internal.h"
+#include "options.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -109,6 +110,15 @@ static void replies_for_slow_readers_take_a_part_of_it(void **state)
 	CHECK(SERVER, 4 * MIB, v1, { "memory/docker/abc/memory.limit_in_bytes", "33554432\n" });
 }
 
+static void objects_take_a_quarter_of_it_at_most(void **state)
+{
+	(void)state;
+	assert_int_equal(options_objects((size_t)64 << 30), 1 << 20);
+	assert_true(options_objects(256 * MIB) * 800 <= 64 * MIB);
+	assert_true(options_objects(256 * MIB) > 50000);
+	assert_int_equal(options_objects(4096), 16); /* as few as may be given */
+}
+
 static void a_quota_of_processor_time_is_seen_in_both_versions(void **state)
 {
 	(void)state;
@@ -124,6 +134,7 @@ int main(void)
 		cmocka_unit_test(memory_is_what_the_group_allows),
 		cmocka_unit_test(without_a_limit_it_is_the_machines),
 		cmocka_unit_test(replies_for_slow_readers_take_a_part_of_it),
+		cmocka_unit_test(objects_take_a_quarter_of_it_at_most),
 		cmocka_unit_test(a_quota_of_processor_time_is_seen_in_both_versions),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
