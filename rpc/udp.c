@@ -27,12 +27,16 @@ int udp_open(const struct sockaddr *address, socklen_t len)
 	return fd;
 }
 
-/* Keeps of the control data what says our address; the interface it came by is not where the reply must go. */
+/* Keeps of the control data what says our address; the interface it came by is not where the reply must go, unless the address is one of a link. */
 static void answer_from(struct msghdr *m)
 {
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c))
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+		struct in6_pktinfo *v6 = (struct in6_pktinfo *)CMSG_DATA(c);
 		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO)
 			((struct in_pktinfo *)CMSG_DATA(c))->ipi_ifindex = 0;
+		else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO && !IN6_IS_ADDR_LINKLOCAL(&v6->ipi6_addr))
+			v6->ipi6_ifindex = 0;
+	}
 }
 
 void udp_serve(struct worker *w, int fd)
