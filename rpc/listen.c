@@ -188,8 +188,7 @@ void listen_accept(struct rpc_server *s, struct source *listener)
 		}
 		set_up_connection(s, fd);
 		struct shard *sh = &s->shards[atomic_fetch_add(&s->next_shard, 1) % (unsigned)s->nshards];
-		struct conn *c = conn_new(sh, fd, &peer);
-		if (!c)
-			rpc_log(s, 4, "a connection was refused: %s", strerror(errno));
+		if (!conn_new(sh, fd, &peer))
+			tell_refused(s, &peer, strerror(errno));
 	}
 }
