@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -336,10 +337,22 @@ static void print_help(void)
 	printf("  %-23s this\n  %-23s the version\n", "--help", "--version");
 }
 
+static char mistake[OVERLAY_ERR];
+
+static int refuse(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static int refuse(const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(mistake, sizeof mistake, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "%s: %s\n", program, mistake);
+	return 1;
+}
+
 static int complain(const char *option, const char *value, const char *right)
 {
-	fprintf(stderr, "%s: --%s%s%s: %s\n", program, option, value ? " " : "", value ? value : "", right);
-	return 1;
+	return refuse("--%s%s%s: %s", option, value ? " " : "", value ? value : "", right);
 }
 
 static bool is_layer(const struct options *o, const char *path)
@@ -365,10 +378,8 @@ static int check(struct options *o)
 	o->squash = o->all_squash ? SQUASH_ALL : o->no_root_squash ? SQUASH_NONE : SQUASH_ROOT;
 	if (o->read_write && !o->upper)
 		return complain("rw", NULL, "needs a writable layer: add --upper DIR");
-	if (!o->nlowers && !o->upper) {
-		fprintf(stderr, "%s: no layer given: name at least one with --lower DIR or --upper DIR (%s --help shows examples)\n", program, program);
-		return 1;
-	}
+	if (!o->nlowers && !o->upper)
+		return refuse("no layer given: name at least one with --lower DIR or --upper DIR (%s --help shows examples)", program);
 	if (!o->max_objects)
 		o->max_objects = options_objects(rpc_memory());
 	if (!o->clients.n)
@@ -384,10 +395,8 @@ static int complain_of(int c, const char *argument)
 	char name[64];
 	if (c == ':')
 		return complain(rows[optopt].name, NULL, "it needs a value; --help shows it");
-	if (optopt > ' ' && optopt < 256) { /* a letter; an index into rows or 0 otherwise */
-		fprintf(stderr, "%s: -%c: there is no such option; %s --help lists them\n", program, optopt, program);
-		return 1;
-	}
+	if (optopt > ' ' && optopt < 256) /* a letter; an index into rows or 0 otherwise */
+		return refuse("-%c: there is no such option; %s --help lists them", optopt, program);
 	snprintf(name, sizeof name, "%.*s", (int)strcspn(argument + 2, "="), argument + 2);
 	for (int i = 0; i < ROWS; i++)
 		if (!strcmp(rows[i].name, name) && is_offered(&rows[i]))
@@ -421,11 +430,14 @@ int options_parse(struct options *o, int argc, char **argv)
 		if (right)
 			return complain(rows[c].name, optarg, right);
 	}
-	if (optind < argc) {
-		fprintf(stderr, "%s: '%s' is not an option; a layer is given with --lower %s\n", program, argv[optind], argv[optind]);
-		return 1;
-	}
+	if (optind < argc)
+		return refuse("'%s' is not an option; a layer is given with --lower %s", argv[optind], argv[optind]);
 	return check(o);
+}
+
+const char *options_mistake(void)
+{
+	return mistake;
 }
 
 int options_parse_ctl(struct options *o, int argc, char **argv, const char *usage)

@@ -30,6 +30,7 @@ struct options {
 /* Fills o from argv. Returns -1 to go on, else the exit code: --help and --version print and exit 0, a mistake prints what is
  * wrong and what would be right, and exits 1. Strings live as long as the process. */
 int options_parse(struct options *o, int argc, char **argv);
+const char *options_mistake(void); /* what was wrong, as it was printed */
 size_t options_objects(size_t memory); /* that are kept by default where there are so many bytes of it */
 /* The same for overnfsctl: those of the options that say which layers, and its own. argv[0] is its command; usage stands above the list of options. */
 int options_parse_ctl(struct options *o, int argc, char **argv, const char *usage);

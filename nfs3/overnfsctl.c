@@ -112,16 +112,30 @@ static void print_result(const struct overlay_check *r, bool rebuilt)
 }
 
 /* In JSON the line is closed, or else made, for who reads nothing but standard output. */
-static int failed(const char *why)
+static int say_failed(const char *why)
 {
-	end_progress();
-	fprintf(stderr, "overnfsctl: %s\n", why);
 	if (options.json) {
 		printf("%s\"error\":", began_json ? "]," : "{");
 		json_print_string(why);
 		puts("}");
 	}
 	return FAILED;
+}
+
+static int failed(const char *why)
+{
+	end_progress();
+	fprintf(stderr, "overnfsctl: %s\n", why);
+	return say_failed(why);
+}
+
+/* Even where a mistake stands before it. */
+static bool asks_for_json(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++)
+		if (!strcmp(argv[i], "--json"))
+			return true;
+	return false;
 }
 
 static int run(bool rebuild)
@@ -165,12 +179,16 @@ int main(int argc, char **argv)
 		for (size_t i = 0; argc > 1 && i < sizeof asks / sizeof *asks; i++)
 			if (!strcmp(argv[1], asks[i]))
 				return options_parse_ctl(&options, 2, argv, usage);
-		fprintf(stderr, "overnfsctl: say what to do: overnfsctl check ..., or overnfsctl rebuild ... (overnfsctl --help shows examples)\n");
-		return FAILED;
+		options.json = asks_for_json(argc, argv);
+		return failed("say what to do: overnfsctl check ..., or overnfsctl rebuild ... (overnfsctl --help shows examples)");
 	}
 	int rc = options_parse_ctl(&options, argc - 1, argv + 1, usage);
-	if (rc >= 0)
-		return rc ? FAILED : OK;
+	if (rc > 0) {
+		options.json |= asks_for_json(argc, argv);
+		return say_failed(options_mistake());
+	}
+	if (!rc)
+		return OK;
 	if (rebuild && options.repair)
 		return failed("--repair goes with check; rebuild needs no saying so");
 	return run(rebuild);

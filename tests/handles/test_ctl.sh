@@ -86,6 +86,10 @@ rm -r "$dir/upper/$odd"
 "$ctl" check --lower "$dir/lower" >"$dir/said" 2>&1; [ $? -eq 2 ] && says 'nothing to look after'; is "a stack without an upper has nothing to check" $?
 mkdir "$dir/unused"; "$ctl" check --lower "$dir/lower" --upper "$dir/unused" >"$dir/said" 2>&1; [ $? -eq 2 ] && says 'no server has used' && [ -z "$(ls -A "$dir/unused")" ]; is "check of an upper that no server used says so, and leaves nothing there" $?
 "$ctl" check --prot 1 >"$dir/said" 2>&1; [ $? -eq 2 ] && says 'no such option'; is "an unknown option is refused" $?
+for mistake in --json 'check --jsno --json' 'check --lower base --json' 'check -x --json' 'rebuild --json' 'check --json --upper'; do
+	"$ctl" $mistake >"$dir/said" 2>"$dir/err"; [ $? -eq 2 ] && [ "overnfsctl: $(python3 -c 'import json, sys; print(json.load(sys.stdin)["error"])' <"$dir/said")" = "$(cat "$dir/err")" ]
+	is "a mistake is told in JSON as well: $mistake" $?
+done
 printf 'lower = %s\nupper = %s\nwork = %s\nport = 2049\n' "$dir/lower" "$dir/upper" "$dir/work" >"$dir/conf"
 "$ctl" check --config "$dir/conf" $user >"$dir/said" 2>&1; is "the server's configuration file tells the layers" $?
 
