@@ -125,6 +125,12 @@ static uint8_t *read_part(const struct rpc_file *file, off_t from)
 	return part;
 }
 
+/* Some file systems' files can only be read (sendfile(2)), and a sandbox may not know the call. */
+static bool cannot_send_files(int error)
+{
+	return error == EINVAL || error == EOPNOTSUPP || error == ENOSYS;
+}
+
 /* c->lock held. What the socket does not take at once is read, and queued as any reply. */
 static int send_part(struct conn *c, const struct rpc_file *file)
 {
@@ -135,7 +141,7 @@ static int send_part(struct conn *c, const struct rpc_file *file)
 			n = sendfile(c->source.fd, file->fd, &at, (size_t)(end - at));
 		while (n < 0 && errno == EINTR);
 	}
-	if (n < 0 && errno != EAGAIN)
+	if (n < 0 && errno != EAGAIN && !cannot_send_files(errno))
 		return -errno;
 	size_t left = file_padded(file) - (size_t)(at - file->offset);
 	uint8_t *part = left ? read_part(file, at) : NULL;
