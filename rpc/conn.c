@@ -68,6 +68,8 @@ void conn_close(struct conn *c)
 	if (already)
 		return;
 	struct rpc_server *server = c->shard->server;
+	if (c->ended)
+		atomic_fetch_sub(&server->nended, 1);
 	epoll_ctl(c->shard->epoll, EPOLL_CTL_DEL, c->source.fd, NULL);
 	shutdown(c->source.fd, SHUT_RDWR);
 	pthread_mutex_lock(&server->lock);
@@ -77,6 +79,41 @@ void conn_close(struct conn *c)
 	pthread_mutex_unlock(&server->lock);
 	atomic_fetch_sub(&server->nconns, 1);
 	conn_put(c);
+}
+
+/* Nothing but the list holds it, and nothing is queued: nothing will be sent any more. */
+static bool is_done(struct conn *c)
+{
+	return atomic_load(&c->refs) == 1 && !atomic_load(&c->queued);
+}
+
+/* The leader read the end of what the client sends. False: nothing is left to do for it. */
+static bool end_input(struct conn *c)
+{
+	if (c->ended || is_done(c)) /* ended: both sides are */
+		return false;
+	atomic_fetch_add(&c->shard->server->nended, 1);
+	pthread_mutex_lock(&c->lock);
+	c->ended = true;
+	conn_watch(c);
+	pthread_mutex_unlock(&c->lock);
+	return true;
+}
+
+void conn_reap(struct rpc_server *s)
+{
+	if (!atomic_load(&s->nended))
+		return;
+	pthread_mutex_lock(&s->lock); /* what is in the lists stays */
+	for (int i = 0; i < s->nshards; i++)
+		for (struct conn *c = s->shards[i].conns; c; c = c->next) {
+			if (pthread_mutex_trylock(&c->lock)) /* somebody sends, perhaps from a slow disk: not now */
+				continue;
+			if (c->ended && is_done(c))
+				shutdown(c->source.fd, SHUT_RDWR);
+			pthread_mutex_unlock(&c->lock);
+		}
+	pthread_mutex_unlock(&s->lock);
 }
 
 int conn_keep(struct conn *c, const uint8_t *data, size_t len)
@@ -257,7 +294,8 @@ void conn_serve(struct worker *w, struct conn *c, bool readable)
 	if (readable && room) {
 		n = recv(c->source.fd, data + have, room, MSG_DONTWAIT);
 		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
-			conn_close(c);
+			if (n < 0 || !end_input(c))
+				conn_close(c);
 			return;
 		}
 	}

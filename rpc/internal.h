@@ -52,6 +52,7 @@ struct conn {
 	uint8_t *out; /* what the socket did not take yet */
 	size_t out_at, out_len, out_size;
 	uint32_t events; /* as epoll has them */
+	bool ended; /* its client sends no more (shutdown(2)), and replies are still to go: the watchdog ends it when they are gone */
 	bool closed;
 };
 
@@ -108,6 +109,7 @@ struct rpc_server {
 	atomic_size_t nconns;
 	atomic_size_t queued; /* of all connections */
 	atomic_size_t held; /* their in_len */
+	atomic_size_t nended; /* connections that are ended and not closed */
 	struct registration {
 		uint32_t prog, vers;
 		unsigned netids; /* bits: rpcbind.c */
@@ -159,6 +161,7 @@ void conn_writable(struct worker *w, struct conn *c); /* sends what is queued, t
 struct conn *conn_new(struct shard *shard, int fd, const struct sockaddr_storage *peer); /* takes over fd, closed where it fails: NULL and errno */
 void conn_put(struct conn *c); /* the last one closes the descriptor and frees */
 void conn_close(struct conn *c); /* out of epoll and the shard's list */
+void conn_reap(struct rpc_server *s); /* shuts down the ended connections whose replies are gone: their leaders close them */
 void conn_serve(struct worker *w, struct conn *c, bool readable);
 int conn_keep(struct conn *c, const uint8_t *data, size_t len); /* puts unrun bytes before what is there */
 /* ---- park.c ---- */

@@ -21,7 +21,7 @@ bool conn_is_full(struct conn *c)
 
 void conn_watch(struct conn *c)
 {
-	uint32_t events = (c->out_len > c->out_at ? EPOLLOUT : 0) | (conn_is_full(c) ? 0 : EPOLLIN);
+	uint32_t events = (c->out_len > c->out_at ? EPOLLOUT : 0) | (c->ended || conn_is_full(c) ? 0 : EPOLLIN);
 	struct epoll_event e = { .events = events, .data.ptr = &c->source };
 	if (events == c->events || c->closed)
 		return;

@@ -228,6 +228,7 @@ void *worker_watch(void *arg)
 	while (!atomic_load(&s->stopping)) {
 		usleep(busy ? WATCH_BUSY_US : WATCH_IDLE_US);
 		listen_wake(s);
+		conn_reap(s);
 		busy = false;
 		for (int i = 0; i < s->nshards; i++) {
 			struct shard *sh = &s->shards[i];

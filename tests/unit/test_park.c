@@ -308,9 +308,10 @@ static void a_parked_call_that_comes_again_runs_once_and_gets_its_reply_once(voi
 	close(first);
 }
 
+/* Whose clients are there. */
 static void wait_connections(size_t n)
 {
-	while (atomic_load(&server->nconns) != n)
+	while (atomic_load(&server->nconns) - atomic_load(&server->nended) != n)
 		sched_yield();
 }
 
@@ -352,6 +353,25 @@ static void clients_that_left_while_their_calls_were_parked_do_no_harm(void **st
 	expect_nothing_more(stays);
 	assert_int_equal(look().settled, 1 + 3 * GONE);
 	close(stays);
+}
+
+static void a_client_that_sends_no_more_gets_its_parked_replies(void **state)
+{
+	int first = block_settler(), fd = connected();
+	(void)state;
+	for (uint32_t i = 1; i <= 3; i++)
+		send_deferring(fd, DEFER, i, i);
+	wait_parked(3);
+	shutdown(first, SHUT_WR);
+	shutdown(fd, SHUT_WR);
+	usleep(100000);
+	allow(ALL);
+	assert_int_equal(expect_success(first), 0);
+	expect_successes(fd, 1, 3);
+	assert_false(recv_message(first, &r));
+	assert_false(recv_message(fd, &r));
+	close(first);
+	close(fd);
 }
 
 /* ---- what is never parked ---- */
@@ -473,6 +493,7 @@ int main(void)
 		T(a_parked_call_that_comes_again_runs_once_and_gets_its_reply_once),
 		T(a_parked_call_that_comes_again_after_its_connection_broke_is_answered_there),
 		T(clients_that_left_while_their_calls_were_parked_do_no_harm),
+		T(a_client_that_sends_no_more_gets_its_parked_replies),
 		T(calls_by_udp_are_never_put_off),
 		T(without_a_hook_nothing_is_put_off),
 		T(a_stop_settles_and_answers_what_is_parked),
