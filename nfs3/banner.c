@@ -76,6 +76,8 @@ void banner_print(const struct options *o, const struct export *e)
 		printf("  upper    %s\n", o->upper);
 	for (size_t i = 0; i < o->nlowers; i++)
 		printf("  lower %zu  %s\n", i + 1, o->lowers[i]);
+	if (o->upper && !o->work && !ro)
+		puts("  map      in .overnfsd of the upper; give --work to mount the upper with Linux as well");
 	printf("  clients ");
 	for (int i = 0; i < e->clients.n; i++)
 		printf(" %s%s", e->clients.at[i].text, i + 1 < e->clients.n ? "," : "");

@@ -182,6 +182,15 @@ refuses a_second_server_leaves_the_pid_file_alone 'in use by another' --lower "$
 refuses a_second_server_of_other_layers_leaves_it_alone_too 'pid file pid: it is in use' --lower "$dir/lower2" --port 0 --pid-file pid
 kill -TERM "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
 if [ ! -e pid ]; then ok; else no the_pid_file_goes_with_the_daemon "still there"; fi
+mkdir apart # whose map Linux would show, which is told before anybody relies on it
+for work in '' "--work $dir/work" --ro; do
+	"$overnfsd" --lower "$dir/lower" --upper "$dir/apart" $work --port 0 --no-rpcbind --pid-file pid2 >out2 2>err; pid=$(cat pid2); pids="$pids $pid"
+	kill -TERM "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+	told=$(grep -c 'map .*\.overnfsd .*give --work' out2)
+	if [ "$told" -eq "$([ -n "$work" ]; echo $?)" ]; then ok; else no "where the map stands is told where it matters ($work)" "$(cat out2 err)"; fi
+	rm -rf apart/.overnfsd work/* work/.[!.]*
+done
+rm -rf apart out2
 before=$(picture)
 "$overnfsd" --lower "$dir/absent" --no-rpcbind --pid-file pid >out 2>err; rc=$?
 if [ $rc -eq 1 ] && [ "$(wc -l <err)" -eq 1 ] && [ "$before" = "$(picture)" ]; then ok; else no a_daemon_that_cannot_start_says_so "$rc $(cat err)"; fi
