@@ -246,7 +246,7 @@ static const struct row {
 	{ "async", NULL, set_async, "faster; a power cut may lose the last seconds of acknowledged changes" },
 	{ "threads", "N", set_threads, "the most calls that wait for disks at once (default 64)" },
 	{ "busy-poll", "USEC", set_busy_poll, "look so long for a lone client's next call before sleeping (default auto: what pays; 0 saves power)" },
-	{ "max-objects", "N", set_max_objects, "objects kept in memory, about 800 bytes each (default 1048576, in a quarter of memory at most)" },
+	{ "max-objects", "N", set_max_objects, "objects kept in memory, about 800 bytes each (default 1048576, at most a quarter of memory)" },
 	{ "userxattr", NULL, set_userxattr, "user.overlay.* instead of trusted.overlay.* (always so without root); no metacopies then" },
 	{ "no-metacopy", NULL, set_no_metacopy, "copy data up with every change, not only when data changes" },
 	{ "no-redirect", NULL, set_no_redirect, "refuse to rename lower directories; Linux with userxattr mounts no upper with redirects" },
