@@ -122,7 +122,7 @@ install: all ## install below $(DESTDIR)$(PREFIX)
 	install -D -m 644 etc/overnfsd.conf $(DESTDIR)$(PREFIX)/share/doc/overnfsd/overnfsd.conf
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's,/usr/local/sbin,$(PREFIX)/sbin,' etc/overnfsd.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/overnfsd.service
-clean: ## remove build/
-	rm -rf build
+clean: ## remove what was built, in build/
+	rm -rf "$(BUILD)"
 .SECONDARY:
 -include $(shell find $(BUILD) -name qemu-guest -prune -o -type f -name '*.d' -print 2>/dev/null)

@@ -35,5 +35,7 @@ sed "s,/srv/overlay,$dir,; s,^# listen = .*,listen = 127.0.0.1,; s,^# clients = 
 until [ -s "$dir/out" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.05; done
 grep -q '"export":"/overlay"' "$dir/out" || { cat "$dir/err"; wrong "the sample configuration does not start"; }
 kill -TERM $pid 2>/dev/null; wait $pid || { cat "$dir/err"; wrong "the server with the sample configuration did not end cleanly"; }
+mkdir "$dir/elsewhere"; make --no-print-directory BUILD="$dir/elsewhere" clean >"$dir/log" 2>&1
+[ ! -e "$dir/elsewhere" ] && [ -x "$server" ] || wrong "make clean removes another build than its own"
 [ $failed -eq 0 ] && echo "installed files, manual, configuration and --help agree"
 exit $failed
