@@ -401,6 +401,8 @@ static int complain_of(int c, const char *argument)
 	for (int i = 0; i < ROWS; i++)
 		if (!strcmp(rows[i].name, name) && is_offered(&rows[i]))
 			return complain(name, NULL, "it takes no value");
+	if (!strcmp(name, "help") || !strcmp(name, "version"))
+		return complain(name, NULL, "it takes no value");
 	return complain(name, NULL, nearest(name, "--"));
 }
 

@@ -70,6 +70,7 @@ refuses lowers_502_are_too_many 'at most 500' "${many[@]}" --lower "$dir/lower"
 
 refuses an_unknown_option_gets_advice 'did you mean --lower' --lowr "$dir/lower"
 refuses an_option_half_known_gets_advice 'did you mean --no-root-squash' --root-squash --lower "$dir/lower"
+refuses help_takes_no_value 'help: it takes no value' --help=port
 refuses an_option_from_nowhere_is_refused 'there is no such option; overnfsd --help' --zzz
 refuses a_letter_that_is_no_option_is_refused '^overnfsd: -x: there is no such option' -x --lower "$dir/lower"
 refuses a_missing_value_is_named 'lower: it needs a value' --lower
