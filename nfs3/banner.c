@@ -21,8 +21,9 @@ static const char *mount_command(const struct options *o)
 {
 	static char line[1600]; /* --export has at most 1000 bytes */
 	const char *a = address_to_mount(o), *open = strchr(a, ':') ? "[" : "", *close = *open ? "]" : "";
-	snprintf(line, sizeof line, "mount -t nfs -o vers=3,proto=tcp%s,port=%u,mountport=%u,mountproto=tcp%s,nolock %s%s%s:%s /mnt", *open ? "6" : "",
-		 o->port, o->mount_port, *open ? "6" : "", open, a, close, o->export_path);
+	const char *six = strchr(o->listen[0], ':') ? "6" : ""; /* a host's name does not tell */
+	snprintf(line, sizeof line, "mount -t nfs -o vers=3,proto=tcp%s,port=%u,mountport=%u,mountproto=tcp%s,nolock %s%s%s:%s /mnt", six, o->port,
+		 o->mount_port, six, open, a, close, o->export_path);
 	return line;
 }
 
