@@ -112,6 +112,7 @@ struct rpc_server {
 	atomic_size_t nended; /* connections that are ended and not closed */
 	struct registration {
 		uint32_t prog, vers;
+		uint16_t port;
 		unsigned netids; /* bits: rpcbind.c */
 	} registered[16];
 	int nregistered;
@@ -195,7 +196,7 @@ void worker_enter(struct worker *w); /* before a call */
 bool worker_leave(struct worker *w); /* after it; false: the rest was taken over */
 void *worker_watch(void *server); /* the watchdog: sees a leader that is in the same call as a tick ago, and takes the rest from it */
 /* ---- rpcbind.c ---- */
-void rpcbind_unregister(struct rpc_server *s);
+void rpcbind_unregister(struct rpc_server *s); /* once the listeners are closed: where another still has the port, it has the registration too */
 /* ---- drain.c ---- */
 void server_drain(struct rpc_server *s); /* once the workers are gone, sends what is queued, and closes the connections */
 /* ---- server.c ---- */

@@ -157,7 +157,7 @@ int rpc_server_register(struct rpc_server *s, uint32_t prog, uint32_t vers, uint
 		return -ENOSPC;
 	if (!rpcbind_runs())
 		return -ECONNREFUSED;
-	*r = (struct registration){ .prog = prog, .vers = vers };
+	*r = (struct registration){ .prog = prog, .vers = vers, .port = port };
 	for (unsigned i = 0; i < NETIDS && rc != -EADDRINUSE; i++) {
 		int one = listens(s, netids[i].kind, netids[i].family, port) ? register_at(netids[i].name, netids[i].any, prog, vers, port) : -ENOENT;
 		if (!one)
@@ -177,7 +177,8 @@ void rpcbind_unregister(struct rpc_server *s)
 	for (; s->nregistered; s->nregistered--) {
 		const struct registration *r = &s->registered[s->nregistered - 1];
 		for (unsigned i = 0; runs && i < NETIDS; i++) {
-			struct netconfig *nc = r->netids >> i & 1 ? getnetconfigent(netids[i].name) : NULL;
+			bool ours = r->netids >> i & 1 && !is_taken(netids[i].family, htons(r->port));
+			struct netconfig *nc = ours ? getnetconfigent(netids[i].name) : NULL;
 			if (nc)
 				rpcb_unset(r->prog, r->vers, nc);
 			if (nc)

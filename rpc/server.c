@@ -122,7 +122,6 @@ static void join_workers(struct rpc_server *s)
 
 void rpc_server_stop(struct rpc_server *s)
 {
-	rpcbind_unregister(s);
 	join_workers(s);
 	for (int i = 0; i < s->nshards; i++)
 		for (struct conn *c; (c = s->shards[i].resume);) {
@@ -132,6 +131,7 @@ void rpc_server_stop(struct rpc_server *s)
 	for (int i = 0; i < s->nlisteners; i++)
 		close(s->listeners[i].fd);
 	server_drain(s);
+	rpcbind_unregister(s);
 	for (int i = 0; i < 2; i++)
 		drc_free(s->drc[i]);
 	for (int i = 0; i < s->nshards; i++) {

@@ -79,6 +79,11 @@ if start one --port 0 --mount-port 0; then
 		if "$rpcinfo" -p 127.0.0.1 | grep -q "100003 .* $one_port " || "$rpcinfo" 127.0.0.1 | grep -q "100003 .*\.$((one_port / 256))\.$((one_port % 256)) "; then ok; else no a_server_at_one_address_is_still_found "$address: $("$rpcinfo" 127.0.0.1)"; fi
 		stop "$one"
 	done
+	# one port at two addresses, as where each is taken over by another machine: whoever stops last unregisters
+	start one --port 0 --listen 127.0.0.1 && start two --port $one_port --listen 127.0.0.2; stop "$two"
+	if [ "$(registered 100003 3 tcp)" = "$one_port" ] && [ "$(registered 100005 3 udp)" = "$one_port" ]; then ok; else no a_server_at_the_same_port_of_another_address_stays_registered "$("$rpcinfo" -p 127.0.0.1)"; fi
+	stop "$one"
+	if [ -z "$(registered 100003 3 tcp)" ]; then ok; else no the_last_at_the_port_unregisters ""; fi
 	kill -STOP $bind
 	if start one --port 0 && grep -q 'not registered' one.log; then ok; else no an_rpcbind_that_hangs_holds_up_nothing "$(cat one.log)"; fi
 	stop "$one"
