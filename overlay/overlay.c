@@ -385,18 +385,18 @@ void overlay_close(struct overlay *ov)
 	overlay_put(ov, ov->root);
 	table_destroy(ov, &ov->table);
 	fds_destroy(&ov->fds);
-	if (ov->has_index)
+	intents_close(ov);
+	if (ov->map)
+		map_close(ov->map);
+	if (ov->identity)
+		identity_close(ov->identity);
+	if (ov->has_index) /* the layers last: with the upper goes its lock, and the next server may use what was closed above */
 		layer_close(ov, &ov->index_layer);
 	for (size_t i = 0; i < ov->nlayers; i++)
 		layer_close(ov, &ov->layers[i]);
 	for (size_t i = 0; i < ov->ndata_layers; i++)
 		layer_close(ov, &ov->data_layers[i]);
 	slab_destroy(&ov->place_slab);
-	intents_close(ov);
-	if (ov->map)
-		map_close(ov->map);
-	if (ov->identity)
-		identity_close(ov->identity);
 	int fd[] = { ov->base_fd, ov->work_fd, ov->map_fd };
 	for (int i = 0; i < 3; i++)
 		if (fd[i] >= 0)

@@ -1,4 +1,5 @@
 /* The engine by itself: what a merged tree shows, and what changes leave on disk. */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -27,6 +29,22 @@ struct stack {
 };
 
 static const struct overlay_cred root_cred;
+
+/* What the engine calls passes here, to be looked at or to fail. */
+static const char *locked; /* whether this directory is, when LMDB's files are closed */
+static int closed_unlocked, closed_locked;
+
+struct MDB_env;
+void mdb_env_close(struct MDB_env *env);
+void mdb_env_close(struct MDB_env *env)
+{
+	int fd = locked ? open(locked, O_RDONLY | O_DIRECTORY) : -1;
+	if (fd >= 0) {
+		++*(flock(fd, LOCK_EX | LOCK_NB) ? &closed_locked : &closed_unlocked);
+		close(fd);
+	}
+	((void (*)(struct MDB_env *))dlsym(RTLD_NEXT, "mdb_env_close"))(env);
+}
 
 static void sh(const char *dir, const char *script)
 {
@@ -851,6 +869,19 @@ static void a_read_of_nothing_leaves_an_exclusive_create_its_verifier(void **sta
 	overlay_put(s->ov, again);
 }
 
+/* Until then the next server must not start: it would write to what this one still writes to. */
+static void the_upper_is_let_go_when_all_is_closed(void **state)
+{
+	struct stack *s = *state;
+	closed_locked = closed_unlocked = 0;
+	locked = s->upper;
+	stop(s);
+	locked = NULL;
+	start(s);
+	assert_int_equal(closed_unlocked, 0);
+	assert_int_equal(closed_locked, 2);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -884,6 +915,7 @@ int main(void)
 		T(a_cut_that_was_allowed_is_told),
 		T(a_read_moves_the_time_of_access),
 		T(a_read_of_nothing_leaves_an_exclusive_create_its_verifier),
+		T(the_upper_is_let_go_when_all_is_closed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
