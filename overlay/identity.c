@@ -254,9 +254,9 @@ bool identity_is_damaged(const struct identity *id)
 }
 
 /* ---- the key ---- */
-bool identity_key(struct identity *id, uint8_t key[16])
+int identity_key(struct identity *id, uint8_t key[16])
 {
-	return !get(id, id->keys, "handles", 7, key, 16);
+	return get(id, id->keys, "handles", 7, key, 16);
 }
 
 int identity_set_key(struct identity *id, const uint8_t key[16])

@@ -20,7 +20,7 @@ int identity_open(int dirfd, bool writable, void (*log)(int level, const char *f
 void identity_close(struct identity *id);
 bool identity_is_damaged(const struct identity *id); /* was it, at the time of opening? */
 
-bool identity_key(struct identity *id, uint8_t key[16]); /* false: none is kept yet */
+int identity_key(struct identity *id, uint8_t key[16]); /* -ENOENT: none is kept yet */
 int identity_set_key(struct identity *id, const uint8_t key[16]); /* durable on return */
 
 /* How a file system is told from others: by what it says of itself and keeps over a remount. */

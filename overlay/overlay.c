@@ -320,7 +320,7 @@ static int start(struct overlay *ov, const struct overlay_config *c, char *err, 
 	if (!rc)
 		rc = state_number_layers(ov, err, errlen);
 	if (!rc && (rc = state_key(ov)))
-		fail(err, errlen, rc, "the key of the handles can't be kept: %s", strerror(-rc));
+		fail(err, errlen, rc, "the key of the handles can't be read or kept: %s", strerror(-rc));
 	if (!rc && (rc = merge_root(ov, &ov->root)))
 		fail(err, errlen, rc, "the root can't be read: %s", strerror(-rc));
 	return rc;

@@ -43,17 +43,23 @@ static int kept_key(struct overlay *ov, uint8_t key[16])
 {
 	char path[64], name[64];
 	uint8_t second[16];
-	bool first = identity_key(ov->identity, key);
-	bool has_second = lgetxattr(second_home(ov, path, name), name, second, sizeof second) == sizeof second;
-	if (!first && has_second)
+	int first = identity_key(ov->identity, key);
+	ssize_t n = lgetxattr(second_home(ov, path, name), name, second, sizeof second);
+	bool has_second = n == sizeof second;
+	if (first && !has_second) { /* what can't be read may be there: a new key would make every handle a bad one, for good */
+		first = first == -ENOENT && n < 0 && (errno == EIO || is_want(-errno)) ? -errno : first;
+		if (first != -ENOENT)
+			return first;
+	}
+	if (first && has_second)
 		memcpy(key, second, 16);
-	else if (!first)
+	else if (first)
 		randombytes_buf(key, 16);
-	if (first && has_second && !memcmp(key, second, 16))
+	if (!first && has_second && !memcmp(key, second, 16))
 		return 0;
 	if (ov->config.offline && !ov->config.repair)
 		return 0;
-	int rc = first ? 0 : identity_set_key(ov->identity, key);
+	int rc = first ? identity_set_key(ov->identity, key) : 0;
 	if (!rc && lsetxattr(path, name, key, 16, 0))
 		ov_log(ov, 7, "the key of the handles is kept in <work>/overnfsd/identity.mdb alone: %s", strerror(errno));
 	return rc;

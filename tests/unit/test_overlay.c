@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <lmdb.h>
 
 #include "overlay.h"
 
@@ -34,16 +35,23 @@ static const struct overlay_cred root_cred;
 static const char *locked; /* whether this directory is, when LMDB's files are closed */
 static int closed_unlocked, closed_locked;
 
-struct MDB_env;
-void mdb_env_close(struct MDB_env *env);
-void mdb_env_close(struct MDB_env *env)
+void mdb_env_close(MDB_env *env)
 {
 	int fd = locked ? open(locked, O_RDONLY | O_DIRECTORY) : -1;
 	if (fd >= 0) {
 		++*(flock(fd, LOCK_EX | LOCK_NB) ? &closed_locked : &closed_unlocked);
 		close(fd);
 	}
-	((void (*)(struct MDB_env *))dlsym(RTLD_NEXT, "mdb_env_close"))(env);
+	((void (*)(MDB_env *))dlsym(RTLD_NEXT, "mdb_env_close"))(env);
+}
+
+static bool key_is_unreadable; /* that of the handles, in the file of identities */
+
+int mdb_get(MDB_txn *txn, MDB_dbi table, MDB_val *key, MDB_val *data)
+{
+	if (key_is_unreadable && key->mv_size == 7 && !memcmp(key->mv_data, "handles", 7))
+		return EIO;
+	return ((int (*)(MDB_txn *, MDB_dbi, MDB_val *, MDB_val *))dlsym(RTLD_NEXT, "mdb_get"))(txn, table, key, data);
 }
 
 static void sh(const char *dir, const char *script)
@@ -53,15 +61,19 @@ static void sh(const char *dir, const char *script)
 	assert_int_equal(system(cmd), 0);
 }
 
-static void start(struct stack *s)
+static int try_to_start(struct stack *s, char *err, size_t errlen)
 {
 	const char *lowers[] = { s->lower1, s->lower2 };
 	struct overlay_config c = { .lowers = lowers, .nlowers = 2, .upper = s->upper, .work = s->work, .name = "/overlay",
 				    .data_lowers = &s->data, .ndata_lowers = s->data ? 1 : 0, .sync = s->before_block, .before_block = s->before_block,
 				    .userxattr = s->userxattr };
+	return overlay_open(&c, &s->ov, err, errlen);
+}
+
+static void start(struct stack *s)
+{
 	char err[256] = "";
-	int rc = overlay_open(&c, &s->ov, err, sizeof err);
-	if (rc)
+	if (try_to_start(s, err, sizeof err))
 		fail_msg("overlay_open: %s", err);
 	s->root = overlay_root(s->ov);
 }
@@ -882,6 +894,26 @@ static void the_upper_is_let_go_when_all_is_closed(void **state)
 	assert_int_equal(closed_locked, 2);
 }
 
+/* Where it has no second home. */
+static void a_key_that_cannot_be_read_is_not_replaced(void **state)
+{
+	struct stack *s = *state;
+	char err[256] = "";
+	uint8_t key[16];
+	memcpy(key, overlay_key(s->ov), sizeof key);
+	stop(s);
+	sh(s->dir, "setfattr -x trusted.overlay.overnfsd.key upper 2>/dev/null || setfattr -x user.overlay.overnfsd.key work/work");
+	key_is_unreadable = true;
+	int rc = try_to_start(s, err, sizeof err);
+	key_is_unreadable = false;
+	if (!rc)
+		overlay_close(s->ov);
+	start(s);
+	assert_memory_equal(overlay_key(s->ov), key, sizeof key);
+	assert_int_equal(rc, -EIO);
+	assert_non_null(strstr(err, "key"));
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -916,6 +948,7 @@ int main(void)
 		T(a_read_moves_the_time_of_access),
 		T(a_read_of_nothing_leaves_an_exclusive_create_its_verifier),
 		T(the_upper_is_let_go_when_all_is_closed),
+		T(a_key_that_cannot_be_read_is_not_replaced),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
