@@ -118,8 +118,9 @@ static int open_tables(struct identity *id)
 		return rc;
 	}
 	atomic_store(&id->norigins, st.ms_entries);
-	if (!mdb_stat(txn, id->keys, &st))
-		atomic_store(&id->nlinks, st.ms_entries ? st.ms_entries - 1 : 0); /* but the handles' key */
+	MDB_val k = { 7, "handles" }, v;
+	if (!mdb_stat(txn, id->keys, &st)) /* the handles' key is none, but is not there where it was given (--key-file) */
+		atomic_store(&id->nlinks, st.ms_entries - !mdb_get(txn, id->keys, &k, &v));
 	return mdb_txn_commit(txn);
 }
 

@@ -25,6 +25,7 @@ struct stack {
 	const char *data; /* a data-only lower, or NULL */
 	void (*before_block)(void); /* given, changes are synchronous */
 	bool userxattr;
+	const uint8_t *key; /* as with --key-file, or NULL */
 	struct overlay *ov;
 	struct object *root;
 };
@@ -66,7 +67,7 @@ static int try_to_start(struct stack *s, char *err, size_t errlen)
 	const char *lowers[] = { s->lower1, s->lower2 };
 	struct overlay_config c = { .lowers = lowers, .nlowers = 2, .upper = s->upper, .work = s->work, .name = "/overlay",
 				    .data_lowers = &s->data, .ndata_lowers = s->data ? 1 : 0, .sync = s->before_block, .before_block = s->before_block,
-				    .userxattr = s->userxattr };
+				    .userxattr = s->userxattr, .key = s->key };
 	return overlay_open(&c, &s->ov, err, errlen);
 }
 
@@ -514,6 +515,26 @@ static void linked_names_of_what_holds_no_xattr_are_one_object(void **state)
 	sh(s->dir, "test -z \"$(ls -A work/index)$(ls -A work/work)\"");
 }
 
+/* Where the count is all that is kept. */
+static void a_count_of_links_is_found_with_a_key_from_elsewhere(void **state)
+{
+	static const uint8_t key[16] = "of another place";
+	struct stack *s = *state;
+	struct overlay_wcc wcc;
+	stop(s);
+	sh(s->dir, "rm -r work upper; mkdir work upper; ln lower2/fifo lower2/fifo2; ln lower2/fifo lower2/fifo3");
+	s->userxattr = true;
+	s->key = key;
+	start(s);
+	assert_int_equal(overlay_remove(s->ov, &root_cred, s->root, "fifo", &wcc), 0);
+	assert_int_equal(names_of(s, "fifo2"), 2);
+	stop(s);
+	start(s);
+	assert_int_equal(names_of(s, "fifo2"), 2);
+	assert_int_equal(names_of(s, "fifo3"), 2);
+	s->key = NULL;
+}
+
 static void an_upper_hard_link_survives_the_removal_of_its_first_name(void **state)
 {
 	struct stack *s = *state;
@@ -932,6 +953,7 @@ int main(void)
 		T(a_linked_file_is_copied_up_when_it_can_be_linked_in_the_index),
 		T(a_file_that_two_layers_share_by_links_has_a_copy_for_each),
 		T(linked_names_of_what_holds_no_xattr_are_one_object),
+		T(a_count_of_links_is_found_with_a_key_from_elsewhere),
 		T(an_upper_hard_link_survives_the_removal_of_its_first_name),
 		T(a_handle_finds_its_object_without_any_map),
 		T(a_whiteout_cannot_be_made_by_mknod),
