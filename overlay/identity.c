@@ -127,12 +127,13 @@ static int open_tables(struct identity *id)
 static int open_env(struct identity *id, int dirfd)
 {
 	char path[64];
-	if (!map_file_is_sound(dirfd, file))
-		return MDB_INVALID;
+	int rc = map_file_verify(dirfd, file);
+	if (rc)
+		return rc;
 	if (!id->writable && faccessat(dirfd, file, F_OK, 0))
 		return 0;
 	snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dirfd, file);
-	int rc = id->writable ? map_file_reserve_lock(path) : 0;
+	rc = id->writable ? map_file_reserve_lock(path) : 0;
 	if (!rc)
 		rc = mdb_env_create(&id->env);
 	if (rc)

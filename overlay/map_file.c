@@ -66,9 +66,10 @@ int map_file_open(int dirfd, enum map_file how, MDB_env **env, MDB_dbi *places)
 	*env = NULL;
 	if (how != MAP_MAKE && fstatat(dirfd, "map.mdb", &st, AT_SYMLINK_NOFOLLOW))
 		return errno;
-	if (!map_file_is_sound(dirfd, "map.mdb"))
-		return MDB_INVALID;
-	int rc = open_env(path, how == MAP_READ_ONLY ? MDB_RDONLY | MDB_NOLOCK : 0, env, places); /* NOLOCK: nobody else has it, and no file is made */
+	int rc = map_file_verify(dirfd, "map.mdb");
+	if (rc)
+		return rc == EACCES ? MDB_INVALID : rc; /* another user's: ours can be made anew */
+	rc = open_env(path, how == MAP_READ_ONLY ? MDB_RDONLY | MDB_NOLOCK : 0, env, places); /* NOLOCK: nobody else has it, and no file is made */
 	return rc == MDB_NOTFOUND ? MDB_INVALID : rc;
 }
 

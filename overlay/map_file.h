@@ -10,7 +10,8 @@ enum map_file { MAP_MAKE, MAP_KEPT, MAP_READ_ONLY };
 int map_file_open(int dirfd, enum map_file how, MDB_env **env, MDB_dbi *places); /* LMDB's code; a damaged file is MDB_INVALID or the like */
 int map_file_open_private(MDB_env **env, MDB_dbi *places); /* a nameless file in $TMPDIR */
 bool map_file_is_damage(int code); /* does LMDB's code say that the file is not what it should be? */
-bool map_file_is_sound(int dirfd, const char *name); /* whole, or not there; LMDB itself would end the process by SIGBUS over a truncated one */
+/* 0: the file is whole, or not there; LMDB itself would end the process by SIGBUS over a truncated one. MDB_INVALID: it is damaged. An errno: who can tell? */
+int map_file_verify(int dirfd, const char *name);
 /* LMDB writes to its lock file through memory: one with holes on a full disk would end the process by SIGBUS. So before mdb_env_open() it is made
  * whole. path: of the database. An errno, or 0. */
 int map_file_reserve_lock(const char *path);

@@ -224,24 +224,26 @@ static bool trees_are_sound(struct file *f)
 	return tree_is_sound(f, &free_table, -1) && tree_is_sound(f, &main_table, 0);
 }
 
-bool map_file_is_sound(int dirfd, const char *name)
+int map_file_verify(int dirfd, const char *name)
 {
 	struct stat st;
 	int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
-		return errno == ENOENT;
-	bool sound = !fstat(fd, &st) && S_ISREG(st.st_mode) && !st.st_size;
-	if (!sound && S_ISREG(st.st_mode) && st.st_size >= 4096) {
+		return errno == ENOENT ? 0 : errno == ELOOP ? MDB_INVALID : errno;
+	int rc = fstat(fd, &st) ? errno : S_ISREG(st.st_mode) && !st.st_size ? 0 : MDB_INVALID;
+	if (rc == MDB_INVALID && S_ISREG(st.st_mode) && st.st_size >= 4096) {
 		struct file f = { .size = (size_t)st.st_size };
 		void *data = mmap(NULL, f.size, PROT_READ, MAP_SHARED, fd, 0);
 		f.data = data;
-		if (data != MAP_FAILED) {
+		if (data == MAP_FAILED) {
+			rc = errno;
+		} else {
 			madvise(data, f.size, MADV_WILLNEED);
-			sound = trees_are_sound(&f);
+			rc = trees_are_sound(&f) ? 0 : MDB_INVALID;
 			munmap(data, f.size);
 		}
 		free(f.seen);
 	}
 	close(fd);
-	return sound;
+	return rc;
 }

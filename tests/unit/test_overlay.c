@@ -46,6 +46,21 @@ void mdb_env_close(MDB_env *env)
 	((void (*)(MDB_env *))dlsym(RTLD_NEXT, "mdb_env_close"))(env);
 }
 
+static const char *unlucky; /* finds no descriptor left */
+
+int openat(int dir, const char *name, int flags, ...)
+{
+	va_list ap;
+	va_start(ap, flags);
+	mode_t mode = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(ap, mode_t) : 0;
+	va_end(ap);
+	if (unlucky && !strcmp(name, unlucky)) {
+		errno = EMFILE;
+		return -1;
+	}
+	return ((int (*)(int, const char *, int, ...))dlsym(RTLD_NEXT, "openat64"))(dir, name, flags, mode);
+}
+
 static bool key_is_unreadable; /* that of the handles, in the file of identities */
 
 int mdb_get(MDB_txn *txn, MDB_dbi table, MDB_val *key, MDB_val *data)
@@ -935,6 +950,24 @@ static void a_key_that_cannot_be_read_is_not_replaced(void **state)
 	assert_non_null(strstr(err, "key"));
 }
 
+static void a_file_that_no_descriptor_was_left_for_is_not_damaged(void **state)
+{
+	static const char *const files[] = { "identity.mdb", "map.mdb" };
+	struct stack *s = *state;
+	char err[256] = "";
+	for (size_t i = 0; i < 2; i++) {
+		stop(s);
+		unlucky = files[i];
+		int rc = try_to_start(s, err, sizeof err);
+		unlucky = NULL;
+		if (!rc)
+			overlay_close(s->ov);
+		start(s);
+		assert_int_equal(rc, i ? 0 : -EMFILE);
+		sh(s->dir, "! ls work/overnfsd | grep bad");
+	}
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -971,6 +1004,7 @@ int main(void)
 		T(a_read_of_nothing_leaves_an_exclusive_create_its_verifier),
 		T(the_upper_is_let_go_when_all_is_closed),
 		T(a_key_that_cannot_be_read_is_not_replaced),
+		T(a_file_that_no_descriptor_was_left_for_is_not_damaged),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
