@@ -381,8 +381,8 @@ int merge_roots(struct overlay *ov, struct found *f);
 int merge_shows_below(struct overlay *ov, struct object *dir, const char *name, bool *shows);
 
 /* ---- verity.c ---- */
-/* False: the data is measured by fs-verity, and is not what the metacopy was made of. */
-bool verity_allows(struct overlay *ov, const struct metacopy *meta, struct place *data);
+/* 0: the data is measured by fs-verity, and is not what the metacopy was made of. 1: it may be given out. -ENOMEM, -EMFILE: not to be told now. */
+int verity_allows(struct overlay *ov, const struct metacopy *meta, struct place *data);
 
 /* ---- index.c: lower files of several names: one copy, linked in <work>/index under the hex of its origin ---- */
 int index_open(struct overlay *ov); /* makes the directory at first need */

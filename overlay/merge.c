@@ -272,12 +272,13 @@ static int conclude(struct merging *s)
 		rc = -EIO; /* data that is nowhere: an error for this object alone */
 	else if (!s->ov->follows_metacopy)
 		rc = -EACCES;
-	if (!rc && f->data && !verity_allows(s->ov, &s->meta, f->data)) {
+	int allowed = !rc && f->data ? verity_allows(s->ov, &s->meta, f->data) : 1;
+	if (!allowed) {
 		ov_log(s->ov, 3, "%s: the data of a metacopy there is not what its fs-verity digest says; it is not given out", s->path);
 		place_put(s->ov, f->data);
 		f->data = NULL;
 	}
-	return rc;
+	return allowed < 0 ? allowed : rc;
 }
 
 int merge_layers(struct overlay *ov, struct object *dir, const char *name, const struct layer *topmost, struct found *f)

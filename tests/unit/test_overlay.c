@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <linux/fsverity.h>
 #include <lmdb.h>
 
 #include "overlay.h"
@@ -59,6 +61,23 @@ int openat(int dir, const char *name, int flags, ...)
 		return -1;
 	}
 	return ((int (*)(int, const char *, int, ...))dlsym(RTLD_NEXT, "openat64"))(dir, name, flags, mode);
+}
+
+static bool other_digest; /* fs-verity measures all files, and it is none that they should have */
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list ap;
+	va_start(ap, request);
+	void *arg = va_arg(ap, void *);
+	va_end(ap);
+	if (!other_digest || request != FS_IOC_MEASURE_VERITY)
+		return ((int (*)(int, unsigned long, ...))dlsym(RTLD_NEXT, "ioctl"))(fd, request, arg);
+	struct fsverity_digest *digest = arg;
+	digest->digest_algorithm = FS_VERITY_HASH_ALG_SHA256;
+	digest->digest_size = 32;
+	memset(digest->digest, 1, 32);
+	return 0;
 }
 
 static bool key_is_unreadable; /* that of the handles, in the file of identities */
@@ -804,6 +823,53 @@ static void data_that_no_descriptor_was_left_for_is_found_later(void **state)
 	s->data = NULL;
 }
 
+/* However few descriptors are left: with none to open it, its digest can't be asked for. */
+static void data_with_another_digest_is_never_given_out(void **state)
+{
+	struct stack *s = *state;
+	struct rlimit old, few;
+	char data[96], buf[16];
+	size_t got;
+	bool eof;
+	int fds[64];
+	if (geteuid()) {
+		print_message("skipped: it takes root\n");
+		skip();
+	}
+	stop(s);
+	snprintf(data, sizeof data, "%s/data", s->dir);
+	sh(s->dir, "mkdir -p data/below; echo bytes >data/below/x; truncate -s 6 lower2/m; d=$(printf %064d 0);"
+		   "setfattr -n trusted.overlay.metacopy -v 0x00240001$d lower2/m; setfattr -n trusted.overlay.redirect -v /below/x lower2/m");
+	s->data = data;
+	start(s);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	few = (struct rlimit){ 64, old.rlim_max };
+	other_digest = true;
+	for (int left = 0; left < 8; left++) {
+		int n = 0;
+		stop(s);
+		start(s);
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+		while (n < 64 && (fds[n] = dup(0)) >= 0)
+			n++;
+		for (int i = 0; i < left; i++)
+			close(fds[--n]);
+		struct object *o;
+		int rc = overlay_lookup(s->ov, &root_cred, s->root, "m", &o, NULL);
+		while (n)
+			close(fds[--n]);
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+		if (rc) {
+			assert_int_equal(rc, -EMFILE);
+			continue;
+		}
+		assert_int_equal(overlay_read(s->ov, &root_cred, o, 0, buf, sizeof buf, &got, &eof, NULL), -EIO);
+		overlay_put(s->ov, o);
+	}
+	other_digest = false;
+	s->data = NULL;
+}
+
 /* Another's change of the mode, as soon as the file that is being cut is in the upper. */
 static struct stack *cut_in;
 static bool cut_hidden; /* from those who may not write it */
@@ -998,6 +1064,7 @@ int main(void)
 		T(bytes_that_find_no_room_leave_the_file_as_it_was),
 		T(a_metacopy_shows_no_more_bytes_than_it_has),
 		T(data_that_no_descriptor_was_left_for_is_found_later),
+		T(data_with_another_digest_is_never_given_out),
 		T(a_cut_that_is_refused_cuts_nothing),
 		T(a_cut_that_was_allowed_is_told),
 		T(a_read_moves_the_time_of_access),
