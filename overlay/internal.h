@@ -230,7 +230,7 @@ void found_free(struct overlay *ov, struct found *f);
 /* The object for what was found: the table's, or a new one that takes over f's places. */
 int object_from(struct overlay *ov, struct found *f, struct object *parent, const char *name, struct object **o);
 void object_unname(struct overlay *ov, struct object *o, struct object *parent, const char *name); /* if that is its name in the table */
-void object_rename(struct overlay *ov, struct object *o, struct object *parent, const char *name); /* rename_lock held exclusively */
+void object_rename(struct overlay *ov, struct object *o, struct object *parent, char *name); /* takes over name. rename_lock held exclusively */
 void object_kill(struct overlay *ov, struct object *o); /* dead, and out of the table */
 /* Out of the table, as the name that it was known by went and no other is known: its id finds it anew. */
 void object_lost(struct overlay *ov, struct object *o);

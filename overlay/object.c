@@ -401,22 +401,21 @@ void object_unname(struct overlay *ov, struct object *o, struct object *parent, 
 	pthread_mutex_unlock(&ov->table.lock);
 }
 
-void object_rename(struct overlay *ov, struct object *o, struct object *parent, const char *name)
+void object_rename(struct overlay *ov, struct object *o, struct object *parent, char *name)
 {
-	char *copy = strdup(name);
 	struct object *old = NULL;
 	pthread_mutex_lock(&ov->table.lock);
 	unname_locked(&ov->table, o);
-	if (copy && o->hashed) {
+	if (o->hashed) {
 		free_name(o);
-		o->name = copy;
+		o->name = name;
+		name = NULL;
 		old = o->parent;
 		o->parent = object_get(parent);
 		name_locked(&ov->table, o);
-	} else {
-		free(copy);
 	}
 	pthread_mutex_unlock(&ov->table.lock);
+	free(name);
 	overlay_put(ov, old);
 }
 

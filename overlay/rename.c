@@ -158,19 +158,21 @@ static int move_locked(struct overlay *ov, struct moving *m)
 	return rc;
 }
 
-/* The tables follow the disk. Takes over name: newname, in memory that was had before anything was changed. */
-static void follow(struct overlay *ov, struct moving *m, char *name)
+/* The tables follow the disk. Takes over both names: newname, in memory that was had before anything was changed. */
+static void follow(struct overlay *ov, struct moving *m, char *name, char *place_name)
 {
 	struct object *o = m->o;
 	bool in_index = o->upper && o->upper->layer == &ov->index_layer;
 	if (o->upper && !in_index && o->upper->parent == m->from->upper && !strcmp(o->upper->name, m->oldname)) {
-		place_move(ov, o->upper, m->to->upper, name);
-		name = NULL;
-		object_rename(ov, o, m->to, m->newname);
+		place_move(ov, o->upper, m->to->upper, place_name);
+		place_name = NULL;
+		object_rename(ov, o, m->to, name);
 	} else if (in_index) {
-		object_rename(ov, o, m->to, m->newname);
-	} /* else a hard link that is known by another name, which stays */
-	free(name);
+		object_rename(ov, o, m->to, name);
+	} else { /* a hard link that is known by another name, which stays */
+		free(name);
+	}
+	free(place_name);
 	atomic_fetch_add(&ov->renames, 1);
 	if (o->type == S_IFDIR)
 		search_directory_moved(ov, o);
@@ -217,13 +219,15 @@ static int rename_locked(struct overlay *ov, const struct overlay_cred *cred, st
 	rc = place_pin(ov, m->from->upper, FD_PATH, &m->from_fd);
 	if (!rc)
 		rc = place_pin(ov, m->to->upper, FD_PATH, &m->to_fd);
-	char *name = rc ? NULL : strdup(m->newname);
+	char *name = rc ? NULL : strdup(m->newname), *place_name = rc ? NULL : strdup(m->newname);
 	if (!rc)
-		rc = name ? move_locked(ov, m) : -ENOMEM;
-	if (!rc)
-		follow(ov, m, name);
-	else
+		rc = name && place_name ? move_locked(ov, m) : -ENOMEM;
+	if (!rc) {
+		follow(ov, m, name, place_name);
+	} else {
 		free(name);
+		free(place_name);
+	}
 	return rc;
 }
 

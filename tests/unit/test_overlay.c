@@ -27,6 +27,7 @@ struct stack {
 	const char *data; /* a data-only lower, or NULL */
 	void (*before_block)(void); /* given, changes are synchronous */
 	bool userxattr;
+	size_t max_fds;
 	const uint8_t *key; /* as with --key-file, or NULL */
 	struct overlay *ov;
 	struct object *root;
@@ -61,6 +62,18 @@ int openat(int dir, const char *name, int flags, ...)
 		return -1;
 	}
 	return ((int (*)(int, const char *, int, ...))dlsym(RTLD_NEXT, "openat64"))(dir, name, flags, mode);
+}
+
+static const char *no_memory_for; /* the name that finds none, this many copies of it from now */
+static int copies_left;
+
+char *strdup(const char *s)
+{
+	if (no_memory_for && !strcmp(s, no_memory_for) && !copies_left--) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	return ((char *(*)(const char *))dlsym(RTLD_NEXT, "strdup"))(s);
 }
 
 static bool other_digest; /* fs-verity measures all files, and it is none that they should have */
@@ -101,7 +114,7 @@ static int try_to_start(struct stack *s, char *err, size_t errlen)
 	const char *lowers[] = { s->lower1, s->lower2 };
 	struct overlay_config c = { .lowers = lowers, .nlowers = 2, .upper = s->upper, .work = s->work, .name = "/overlay",
 				    .data_lowers = &s->data, .ndata_lowers = s->data ? 1 : 0, .sync = s->before_block, .before_block = s->before_block,
-				    .userxattr = s->userxattr, .key = s->key };
+				    .userxattr = s->userxattr, .key = s->key, .max_fds = s->max_fds };
 	return overlay_open(&c, &s->ov, err, errlen);
 }
 
@@ -331,6 +344,41 @@ static int move(struct stack *s, struct object *dir, const char *from, const cha
 }
 
 /* Nobody asked for the new name since the start, so that it is not in memory. */
+static void what_stands_below_comes_along_with_any_rename(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_wcc w1, w2;
+	struct overlay_attr a;
+	struct object *o;
+	stop(s);
+	s->max_fds = 1; /* what a descriptor is kept for would be found all the same */
+	start(s);
+	for (int n = 0; n < 6; n++) {
+		assert_int_equal(overlay_mkdir(s->ov, &root_cred, s->root, "dir", NULL, &o, &a, &w1), 0);
+		overlay_put(s->ov, o);
+		struct object *dir = at(s, "dir"), *child, *again;
+		assert_int_equal(overlay_create(s->ov, &root_cred, dir, "child", CREATE_GUARDED, NULL, NULL, &child, &a, &w1), 0);
+		assert_int_equal(overlay_write(s->ov, &root_cred, child, 0, "x", 1, false, &w1), 0);
+		no_memory_for = "moved";
+		copies_left = n;
+		int rc = overlay_rename(s->ov, &root_cred, s->root, "dir", s->root, "moved", &w1, &w2);
+		no_memory_for = NULL;
+		assert_true(!rc || rc == -ENOMEM);
+		const char *name = rc ? "dir" : "moved";
+		again = at(s, name); /* it is the same */
+		assert_ptr_equal(again, dir);
+		overlay_put(s->ov, again);
+		assert_int_equal(overlay_rename(s->ov, &root_cred, s->root, name, s->root, "further", &w1, &w2), 0);
+		shows(s, "deep/er/x", "x\n"); /* its descriptors take the place of all others */
+		struct overlay_setattr set = { .set_mode = true, .mode = 0600 };
+		assert_int_equal(overlay_setattr(s->ov, &root_cred, child, &set, NULL, &w1), 0);
+		overlay_put(s->ov, child);
+		assert_int_equal(overlay_remove(s->ov, &root_cred, dir, "child", &w1), 0);
+		overlay_put(s->ov, dir);
+		assert_int_equal(overlay_rmdir(s->ov, &root_cred, s->root, "further", &w1), 0);
+	}
+}
+
 static void a_rename_sees_what_stands_under_the_new_name_though_nobody_looked(void **state)
 {
 	struct stack *s = *state;
@@ -1045,6 +1093,7 @@ int main(void)
 		T(a_new_directory_over_a_removed_one_is_opaque),
 		T(a_directory_of_the_upper_goes_with_its_whiteouts_alone),
 		T(renaming_a_lower_directory_leaves_a_redirect),
+		T(what_stands_below_comes_along_with_any_rename),
 		T(a_rename_sees_what_stands_under_the_new_name_though_nobody_looked),
 		T(a_redirect_that_leads_nowhere_leads_nowhere_from_elsewhere),
 		T(what_linux_moved_is_found_below_a_deep_tree),
