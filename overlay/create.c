@@ -284,6 +284,18 @@ static int make_and_move(struct overlay *ov, const struct making *m, const struc
 	return rc;
 }
 
+/* Who is told that it failed is not to meet it when it tries again. Nobody has seen it: dir->dir_lock is held. was: the directory before. */
+static void unmake(struct overlay *ov, struct object *dir, const struct overlay_attr *was, int dirfd, const char *name, bool is_dir,
+		   const struct found *f)
+{
+	const struct overlay_setattr times = { .set_mtime = TIME_CLIENT, .mtime = was->mtime };
+	int rc = f->upper_whiteout ? whiteout_name(ov, dirfd, name, true, is_dir) : unlinkat(dirfd, name, is_dir ? AT_REMOVEDIR : 0) ? -errno : 0;
+	if (!rc)
+		rc = apply_setattr(ov, dir->upper, &times, S_IFDIR);
+	if (rc)
+		ov_log(ov, 4, "%s: can't be undone, though the client was told that it could not be made: %s", name, strerror(-rc));
+}
+
 /* dir->dir_lock held, dir in the upper, name absent (f says what hides below) as far as is known: -EEXIST and *o where it is not */
 static int create_locked(struct overlay *ov, const struct overlay_cred *cred, struct object *dir, const char *name,
 			 const struct making *m, struct found *f, struct object **o)
@@ -316,6 +328,8 @@ static int create_locked(struct overlay *ov, const struct overlay_cred *cred, st
 	}
 	if (made)
 		rc = object_made(ov, dir, name, parent->fd, fd, o);
+	if (made && rc)
+		unmake(ov, dir, &a, parent->fd, name, m->type == S_IFDIR, f);
 	place_unpin(ov, parent);
 	return rc;
 }

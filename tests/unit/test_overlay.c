@@ -76,6 +76,17 @@ char *strdup(const char *s)
 	return ((char *(*)(const char *))dlsym(RTLD_NEXT, "strdup"))(s);
 }
 
+static bool no_handle; /* there is no memory for any */
+
+int name_to_handle_at(int dir, const char *name, struct file_handle *handle, int *mount, int flags)
+{
+	if (no_handle) {
+		errno = ENOMEM;
+		return -1;
+	}
+	return ((int (*)(int, const char *, struct file_handle *, int *, int))dlsym(RTLD_NEXT, "name_to_handle_at"))(dir, name, handle, mount, flags);
+}
+
 static bool other_digest; /* fs-verity measures all files, and it is none that they should have */
 
 int ioctl(int fd, unsigned long request, ...)
@@ -315,6 +326,34 @@ static void a_directory_of_the_upper_goes_with_its_whiteouts_alone(void **state)
 	assert_int_equal(overlay_rmdir(s->ov, &root_cred, s->root, "full", &wcc), 0);
 	assert_int_equal(overlay_rmdir(s->ov, &root_cred, s->root, "hollow", &wcc), 0);
 	sh(s->dir, "test ! -e upper/full && test ! -e upper/hollow");
+}
+
+/* In the upper alone, and over the whiteout of what a lower had. */
+static void what_could_not_be_made_is_not_there(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_wcc wcc;
+	struct overlay_attr attr;
+	struct object *dir, *o;
+	assert_int_equal(overlay_mkdir(s->ov, &root_cred, s->root, "up", NULL, &o, &attr, &wcc), 0);
+	overlay_put(s->ov, o);
+	dir = at(s, "both");
+	assert_int_equal(overlay_remove(s->ov, &root_cred, dir, "a", &wcc), 0);
+	overlay_put(s->ov, dir);
+	for (int i = 0; i < 8; i++) {
+		bool is_dir = i & 2, again = i & 1;
+		dir = at(s, i & 4 ? "both" : "up");
+		no_handle = !again;
+		int rc = is_dir ? overlay_mkdir(s->ov, &root_cred, dir, "a", NULL, &o, &attr, &wcc) :
+				  overlay_create(s->ov, &root_cred, dir, "a", CREATE_GUARDED, NULL, NULL, &o, &attr, &wcc);
+		no_handle = false;
+		assert_int_equal(rc, again ? 0 : -ENOMEM);
+		overlay_put(s->ov, again ? o : NULL);
+		if (again)
+			assert_int_equal((is_dir ? overlay_rmdir : overlay_remove)(s->ov, &root_cred, dir, "a", &wcc), 0);
+		assert_false(exists(s, i & 4 ? "both/a" : "up/a"));
+		overlay_put(s->ov, dir);
+	}
 }
 
 static void renaming_a_lower_directory_leaves_a_redirect(void **state)
@@ -1092,6 +1131,7 @@ int main(void)
 		T(removing_an_upper_file_leaves_nothing),
 		T(a_new_directory_over_a_removed_one_is_opaque),
 		T(a_directory_of_the_upper_goes_with_its_whiteouts_alone),
+		T(what_could_not_be_made_is_not_there),
 		T(renaming_a_lower_directory_leaves_a_redirect),
 		T(what_stands_below_comes_along_with_any_rename),
 		T(a_rename_sees_what_stands_under_the_new_name_though_nobody_looked),
