@@ -162,6 +162,22 @@ static void check_work(struct checking *c)
 	c->result->leftovers = n;
 }
 
+/* Root may look after what a server without root keeps, and it is to find its files its own. Nothing else that somebody linked there. */
+static void give_to_server(struct overlay *ov)
+{
+	static const char *const names[] = { "map.mdb", "map.mdb-lock", "identity.mdb", "identity.mdb-lock" };
+	struct stat dir, st;
+	if (geteuid() || fstat(ov->map_fd, &dir) || !dir.st_uid)
+		return;
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		int fd = openat(ov->map_fd, names[i], O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		if (fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) && !st.st_uid && st.st_nlink == 1 && fchown(fd, dir.st_uid, dir.st_gid))
+			ov_log(ov, 4, "overnfsd/%s belongs to root, and can't be given to the server's user: %s", names[i], strerror(errno));
+		if (fd >= 0)
+			close(fd);
+	}
+}
+
 int overlay_check(struct overlay *ov, bool repair, const struct overlay_listener *to, struct overlay_check *result)
 {
 	struct checking c = { .ov = ov, .to = to, .result = result, .repair = repair };
@@ -183,6 +199,8 @@ int overlay_check(struct overlay *ov, bool repair, const struct overlay_listener
 		map_size(c.kept, &result->entries, &result->bytes);
 		map_close(c.kept);
 	}
+	if (repair)
+		give_to_server(ov);
 	return rc;
 }
 
@@ -205,5 +223,6 @@ int overlay_rebuild(struct overlay *ov, const struct overlay_listener *to, struc
 	map_size(map, &result->entries, &result->bytes);
 	result->has_map = true;
 	map_close(map);
+	give_to_server(ov);
 	return rc ? rc : rc2;
 }

@@ -74,6 +74,12 @@ ctl rebuild; spoil branch; ctl check; [ $? -eq 1 ] && says 'the handle map is da
 ctl rebuild; rm "$dir"/lower/big/*9; ctl check --repair; spoil free; ctl check; [ $? -eq 1 ] && says 'the handle map is damaged'; is "check finds a page in use among the free ones" $?
 ctl rebuild
 
+if [ -z "$user" ]; then # root does it for a server without root
+	chown -R nobody "$dir/work"; rm "$dir"/work/overnfsd/map.mdb*
+	ctl check --repair; [ -z "$(find "$dir/work/overnfsd" ! -user nobody)" ]; is "check --repair leaves the map to the server's user" $?
+	ctl rebuild; [ -z "$(find "$dir/work/overnfsd" ! -user nobody)" ]; is "rebuild leaves the map to the server's user" $?
+	chown -R root "$dir/work"
+fi
 odd=$(printf 'odd\377\303"\\\001\n\342\202\254'); mkdir "$dir/upper/$odd"
 prefix=trusted; [ -z "$user" ] || prefix=user
 python3 -c 'import os, sys; os.setxattr(os.fsencode(sys.argv[1]), sys.argv[2], b"//x")' "$dir/upper/$odd" $prefix.overlay.redirect
