@@ -35,6 +35,8 @@ struct moving {
 	struct found f, t;
 	struct fdent *from_fd, *to_fd;
 	bool quick; /* tried without preparation: anything out of the ordinary is -EAGAIN */
+	struct object *empty; /* counted; what the new name was known as, and empty, when it had so many changes */
+	unsigned empty_changes;
 	bool unseen; /* nobody looked whether newname is there: the rename will tell */
 };
 
@@ -73,12 +75,77 @@ static int check(struct overlay *ov, const struct overlay_cred *cred, struct mov
 	if (rc || !m->target || m->target->type != S_IFDIR)
 		return rc;
 	pthread_mutex_lock(&m->target->dir_lock);
-	rc = directory_is_empty(ov, m->target);
+	unsigned changes = atomic_load(&m->target->changes);
+	if (m->target != m->empty || changes != m->empty_changes) /* all wait for who looks through a million whiteouts with rename_lock held exclusively */
+		rc = directory_is_empty(ov, m->target);
+	if (!rc) {
+		overlay_put(ov, m->empty);
+		m->empty = object_get(m->target);
+		m->empty_changes = changes;
+	}
 	pthread_mutex_unlock(&m->target->dir_lock);
 	return rc;
 }
 
-/* An empty directory that a rename goes over may hold whiteouts in the upper, which must go first. It is made opaque before, so that nothing shows
+/* An opaque empty directory in the work directory, in all else what the target is. */
+static int make_empty_like(struct overlay *ov, struct object *target, int dirfd, const char *temp, uint64_t *ino)
+{
+	uint8_t origin[256];
+	struct statx st, made;
+	if (mkdirat(ov->work_fd, temp, 0700))
+		return -errno;
+	int rc = statx_at(dirfd, "", &st) ?: statx_at(ov->work_fd, temp, &made);
+	if (rc)
+		return rc;
+	struct timespec t[2] = { { .tv_sec = st.stx_atime.tv_sec, .tv_nsec = st.stx_atime.tv_nsec },
+				 { .tv_sec = st.stx_mtime.tv_sec, .tv_nsec = st.stx_mtime.tv_nsec } };
+	if ((st.stx_uid != made.stx_uid || st.stx_gid != made.stx_gid) && fchownat(ov->work_fd, temp, st.stx_uid, st.stx_gid, AT_SYMLINK_NOFOLLOW))
+		return -errno;
+	*ino = made.stx_ino;
+	rc = copy_xattrs(ov, dirfd, ".", ov->work_fd, temp);
+	ssize_t n = format_getxattr(ov, dirfd, "", "origin", origin, sizeof origin);
+	if (!rc && n >= 0)
+		rc = format_setxattr(ov, ov->work_fd, temp, "origin", origin, (size_t)n);
+	if (!rc)
+		rc = format_set_identity(ov, ov->work_fd, temp, &target->id, *ino);
+	if (!rc)
+		rc = format_setxattr(ov, ov->work_fd, temp, "opaque", "y", 1);
+	if (!rc && (fchmodat(ov->work_fd, temp, st.stx_mode & 07777, 0) || utimensat(ov->work_fd, temp, t, AT_SYMLINK_NOFOLLOW)))
+		rc = -errno;
+	return rc;
+}
+
+/* Its whiteouts may be a million: it changes places with an empty one, and they go when no lock is held (work_empty). Not what was born in the upper,
+ * whose id is its inode's. */
+static int exchange_target(struct overlay *ov, struct moving *m, int dirfd)
+{
+	struct object *target = m->target;
+	struct kept_times times;
+	char temp[24];
+	uint64_t ino = 0;
+	if (!target->nlower || target->id.layer == ov->layers[0].number)
+		return -EXDEV;
+	work_name(ov, temp);
+	int rc = make_empty_like(ov, target, dirfd, temp, &ino);
+	if (!rc)
+		rc = times_keep(ov, m->to->upper, m->to_fd->fd, &times); /* for clients nothing happens */
+	if (!rc) {
+		rc = renameat2(ov->work_fd, temp, m->to_fd->fd, m->newname, RENAME_EXCHANGE) ? -errno : 0;
+		times_put_back(ov, &times);
+	}
+	if (!rc) {
+		place_close(ov, target->upper);
+		pthread_mutex_lock(&target->lock);
+		target->real_ino = ino;
+		target->impure = false;
+		pthread_mutex_unlock(&target->lock);
+		object_forget_lowers(ov, target);
+	}
+	work_remove(ov, temp);
+	return rc;
+}
+
+/* An empty directory that a rename goes over may hold whiteouts in the upper, which must go first. It is opaque before, so that nothing shows
  * meanwhile, and stays what it is, identity and times, should the rename fail or never come. */
 static int clear_target(struct overlay *ov, struct moving *m)
 {
@@ -89,9 +156,9 @@ static int clear_target(struct overlay *ov, struct moving *m)
 	if (rc)
 		return rc;
 	rc = dir_holds_anything(dir->fd);
-	if (rc <= 0)
+	if (rc <= 0 || !(rc = exchange_target(ov, m, dir->fd)))
 		goto out;
-	rc = 0;
+	rc = 0; /* one by one, then */
 	if (target->nlower) {
 		rc = format_set_identity(ov, dir->fd, "", &target->id, target->real_ino);
 		if (!rc)
@@ -298,8 +365,6 @@ int overlay_rename(struct overlay *ov, const struct overlay_cred *cred, struct o
 	m.quick = !rc && looks_ready(ov, &m);
 	for (int tries = 8 + m.quick; !rc && tries; tries--, m.quick = false) {
 		rc = m.quick ? 0 : prepare(ov, cred, &m);
-		if (rc > 0)
-			return 0;
 		if (rc)
 			break;
 		pthread_rwlock_wrlock(&ov->rename_lock);
@@ -319,5 +384,6 @@ int overlay_rename(struct overlay *ov, const struct overlay_cred *cred, struct o
 			break;
 		rc = tries > 1 ? 0 : rc;
 	}
-	return rc ? rc : sync_dirs(ov, from, to);
+	overlay_put(ov, m.empty);
+	return rc > 0 ? 0 : rc ? rc : sync_dirs(ov, from, to);
 }

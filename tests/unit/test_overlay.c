@@ -20,7 +20,7 @@
 #include <linux/fsverity.h>
 #include <lmdb.h>
 
-#include "overlay.h"
+#include "../../overlay/internal.h" /* whether a lock is held is nobody else's business */
 
 struct stack {
 	char dir[64], upper[96], lower1[96], lower2[96], work[96];
@@ -62,6 +62,18 @@ int openat(int dir, const char *name, int flags, ...)
 		return -1;
 	}
 	return ((int (*)(int, const char *, int, ...))dlsym(RTLD_NEXT, "openat64"))(dir, name, flags, mode);
+}
+
+static struct overlay *renaming; /* counts what is removed while nobody else can do anything */
+static int removed_under_lock;
+
+int unlinkat(int dir, const char *name, int flags)
+{
+	if (renaming && pthread_rwlock_tryrdlock(&renaming->rename_lock))
+		removed_under_lock++;
+	else if (renaming)
+		pthread_rwlock_unlock(&renaming->rename_lock);
+	return ((int (*)(int, const char *, int))dlsym(RTLD_NEXT, "unlinkat"))(dir, name, flags);
 }
 
 static const char *no_memory_for; /* the name that finds none, this many copies of it from now */
@@ -326,6 +338,42 @@ static void a_directory_of_the_upper_goes_with_its_whiteouts_alone(void **state)
 	assert_int_equal(overlay_rmdir(s->ov, &root_cred, s->root, "full", &wcc), 0);
 	assert_int_equal(overlay_rmdir(s->ov, &root_cred, s->root, "hollow", &wcc), 0);
 	sh(s->dir, "test ! -e upper/full && test ! -e upper/hollow");
+}
+
+static void whiteouts_that_a_rename_goes_over_stop_nobody(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_wcc wcc, to;
+	struct overlay_attr a;
+	struct object *o, *dir;
+	stop(s);
+	sh(s->dir, "mkdir lower2/many; cd lower2/many; for i in $(seq 50); do echo x >$i; done; chmod 751 .");
+	start(s);
+	dir = at(s, "many");
+	for (int i = 1; i <= 50; i++) {
+		char name[8];
+		snprintf(name, sizeof name, "%d", i);
+		assert_int_equal(overlay_remove(s->ov, &root_cred, dir, name, &wcc), 0);
+	}
+	assert_int_equal(overlay_mkdir(s->ov, &root_cred, s->root, "new", NULL, &o, &a, &wcc), 0);
+	struct overlay_id id = *overlay_id(o);
+	overlay_put(s->ov, o);
+	removed_under_lock = 0;
+	renaming = s->ov;
+	assert_int_equal(overlay_rename(s->ov, &root_cred, s->root, "new", s->root, "many", &wcc, &to), 0);
+	renaming = NULL;
+	assert_true(removed_under_lock < 10);
+	assert_int_equal(overlay_getattr(s->ov, dir, &a), -ESTALE);
+	overlay_put(s->ov, dir);
+	for (int restarted = 0; restarted < 2; restarted++) {
+		o = at(s, "many");
+		assert_memory_equal(overlay_id(o), &id, sizeof id);
+		overlay_put(s->ov, o);
+		assert_false(exists(s, "many/1"));
+		sh(s->dir, "test -z \"$(find work/work upper/many -mindepth 1)\"");
+		stop(s);
+		start(s);
+	}
 }
 
 /* In the upper alone, and over the whiteout of what a lower had. */
@@ -1131,6 +1179,7 @@ int main(void)
 		T(removing_an_upper_file_leaves_nothing),
 		T(a_new_directory_over_a_removed_one_is_opaque),
 		T(a_directory_of_the_upper_goes_with_its_whiteouts_alone),
+		T(whiteouts_that_a_rename_goes_over_stop_nobody),
 		T(what_could_not_be_made_is_not_there),
 		T(renaming_a_lower_directory_leaves_a_redirect),
 		T(what_stands_below_comes_along_with_any_rename),
