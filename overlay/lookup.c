@@ -39,15 +39,23 @@ static int is_origin(struct overlay *ov, struct place *below, const uint8_t *ori
 }
 
 /* An upper file that Linux copied up carries its origin alone: found by its handle or, where that is not allowed, where its data is or under
- * the same name. 1: found, 0: not, or an error. */
+ * the same name. One that carries an identity besides, which is not its own, is a copy that somebody made inside the upper: it is believed
+ * under the same name alone, where it was put back. 1: found, 0: not, or an error. */
 static int origin_below(struct overlay *ov, int dirfd, const char *name, struct object *dir, const char *shown, struct found *f)
 {
 	uint8_t origin[256];
+	struct overlay_id id;
+	uint32_t upper;
+	uint64_t ino;
 	ssize_t n = format_getxattr(ov, dirfd, name, "origin", origin, sizeof origin);
 	if (n <= 21)
 		return n >= 0 || n == -ENODATA || n == -ERANGE ? 0 : (int)n;
-	int rc = origin_find(ov, origin, (size_t)n, &f->id);
-	if (!rc && f->nlower)
+	int rc = format_read_identity(ov, dirfd, name, &id, &upper, &ino);
+	bool copied = !rc;
+	if (rc && rc != -ENODATA)
+		return rc;
+	rc = copied ? 0 : origin_find(ov, origin, (size_t)n, &f->id);
+	if (!rc && f->nlower && !copied)
 		rc = is_origin(ov, f->lower[0], origin, (size_t)n, &f->id);
 	for (size_t i = 0; i < dir->nlower && !rc; i++) {
 		struct place *p = place_new(ov, dir->lower[i]->layer, dir->lower[i], shown);

@@ -376,6 +376,37 @@ static void whiteouts_that_a_rename_goes_over_stop_nobody(void **state)
 	}
 }
 
+/* Made behind the server's back, with all xattrs: Linux's origin too. */
+static void a_copy_inside_the_upper_is_a_file_of_its_own(void **state)
+{
+	static const char *const names[] = { "both/b", "both/c", "dup/b", "dup/c" };
+	struct stack *s = *state;
+	struct overlay_id ids[4];
+	write_at(s, "both/b", "up");
+	struct object *o = at(s, "both/b");
+	struct overlay_id id = *overlay_id(o);
+	overlay_put(s->ov, o);
+	stop(s);
+	sh(s->dir, "cp -a upper/both/b upper/both/c; echo other >upper/both/c; cp -a upper/both upper/dup");
+	start(s);
+	shows(s, "both/b", "upo\n");
+	shows(s, "both/c", "other\n");
+	for (size_t i = 0; i < 4; i++) {
+		o = at(s, names[i]);
+		ids[i] = *overlay_id(o);
+		overlay_put(s->ov, o);
+		for (size_t j = 0; j < i; j++)
+			assert_memory_not_equal(&ids[i], &ids[j], sizeof id);
+	}
+	assert_memory_equal(&ids[0], &id, sizeof id);
+	stop(s);
+	sh(s->dir, "rm -r upper/dup; cp -a upper/both old; rm -r upper/both; cp -a old upper/both"); /* put back, the file is what it was */
+	start(s);
+	o = at(s, "both/b");
+	assert_memory_equal(overlay_id(o), &id, sizeof id);
+	overlay_put(s->ov, o);
+}
+
 /* In the upper alone, and over the whiteout of what a lower had. */
 static void what_could_not_be_made_is_not_there(void **state)
 {
@@ -1180,6 +1211,7 @@ int main(void)
 		T(a_new_directory_over_a_removed_one_is_opaque),
 		T(a_directory_of_the_upper_goes_with_its_whiteouts_alone),
 		T(whiteouts_that_a_rename_goes_over_stop_nobody),
+		T(a_copy_inside_the_upper_is_a_file_of_its_own),
 		T(what_could_not_be_made_is_not_there),
 		T(renaming_a_lower_directory_leaves_a_redirect),
 		T(what_stands_below_comes_along_with_any_rename),
