@@ -219,6 +219,42 @@ int check_name(struct overlay *ov, struct object *dir, const char *name)
 	return 0;
 }
 
+/* Another file of the upper that carries the same identity: a copy made before the upper itself was copied, so that nothing tells which was first. */
+static bool is_double(struct overlay *ov, struct object *o, const struct found *f)
+{
+	struct statx st;
+	if (!f->upper || S_ISDIR(f->st.stx_mode) || f->indexed || o->indexed || !ov->layers[0].has_handles)
+		return false;
+	pthread_mutex_lock(&o->lock);
+	bool other = !o->dead && o->upper && o->real_ino != f->st.stx_ino && !place_statx(ov, o->upper, &st) && st.stx_ino == o->real_ino;
+	pthread_mutex_unlock(&o->lock);
+	return other;
+}
+
+static int mark_place(struct overlay *ov, struct place *p, const struct overlay_id *id, uint64_t ino)
+{
+	struct fdent *parent;
+	const char *name;
+	int rc = place_pin_parent(ov, p, &parent, &name);
+	if (rc)
+		return rc;
+	rc = format_set_identity(ov, parent->fd, name, id, ino);
+	place_unpin(ov, parent);
+	return rc == -EPERM || rc == -EOPNOTSUPP || rc == -EACCES ? 0 : rc; /* it has to do without */
+}
+
+/* The one that was met first stays the object; this one is a file of its own. Written on both, so that they stay so, whichever is met first again. */
+static int part_from(struct overlay *ov, struct object *o, struct found *f)
+{
+	int rc = id_of_place(ov, f->upper, &f->st, &f->id);
+	if (rc || !ov->writable || (ov->config.offline && !ov->config.repair))
+		return rc;
+	pthread_mutex_lock(&o->lock); /* the place's name is the object's only under it */
+	rc = o->dead ? -EAGAIN : mark_place(ov, o->upper, &o->id, o->real_ino);
+	pthread_mutex_unlock(&o->lock);
+	return rc ? rc : mark_place(ov, f->upper, &f->id, f->st.stx_ino);
+}
+
 int lookup_listed(struct overlay *ov, struct object *dir, const char *name, const struct layer *topmost, struct object **o)
 {
 	struct found f;
@@ -228,6 +264,12 @@ int lookup_listed(struct overlay *ov, struct object *dir, const char *name, cons
 	bool plain = !rc && !f.metacopy && !f.indexed && (f.upper || f.nlower);
 	if (!rc)
 		rc = object_from(ov, &f, dir, name, o);
+	if (!rc && is_double(ov, *o, &f)) {
+		struct object *first = *o;
+		*o = NULL;
+		rc = part_from(ov, first, &f) ?: object_from(ov, &f, dir, name, o);
+		overlay_put(ov, first);
+	}
 	if (!rc && plain && !f.upper && !f.nlower) /* it took over the places, so it is new */
 		attr_keep(ov, *o, &f.st);
 	if (!rc)

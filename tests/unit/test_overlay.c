@@ -407,6 +407,32 @@ static void a_copy_inside_the_upper_is_a_file_of_its_own(void **state)
 	overlay_put(s->ov, o);
 }
 
+/* And then the upper was copied too: both carry one identity, and the inode of neither. */
+static void two_files_with_one_identity_part(void **state)
+{
+	struct stack *s = *state;
+	struct overlay_id ids[2];
+	write_at(s, "both/b", "up");
+	stop(s);
+	sh(s->dir, "cp -a upper/both/b upper/both/c; echo other >upper/both/c; cp -a upper copy; rm -r upper; mv copy upper");
+	for (int i = 0; i < 4; i++) {
+		const char *name[] = { i % 2 ? "both/c" : "both/b", i % 2 ? "both/b" : "both/c" };
+		start(s);
+		for (int j = 0; j < 2; j++) {
+			int which = strcmp(name[j], "both/b") != 0;
+			struct object *o = at(s, name[j]);
+			shows(s, name[j], which ? "other\n" : "upo\n");
+			if (!i)
+				ids[which] = *overlay_id(o);
+			assert_memory_equal(overlay_id(o), &ids[which], sizeof ids[0]);
+			overlay_put(s->ov, o);
+		}
+		assert_memory_not_equal(&ids[0], &ids[1], sizeof ids[0]);
+		stop(s);
+	}
+	start(s);
+}
+
 /* In the upper alone, and over the whiteout of what a lower had. */
 static void what_could_not_be_made_is_not_there(void **state)
 {
@@ -1212,6 +1238,7 @@ int main(void)
 		T(a_directory_of_the_upper_goes_with_its_whiteouts_alone),
 		T(whiteouts_that_a_rename_goes_over_stop_nobody),
 		T(a_copy_inside_the_upper_is_a_file_of_its_own),
+		T(two_files_with_one_identity_part),
 		T(what_could_not_be_made_is_not_there),
 		T(renaming_a_lower_directory_leaves_a_redirect),
 		T(what_stands_below_comes_along_with_any_rename),
