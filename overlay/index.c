@@ -45,15 +45,10 @@ static bool holds_xattrs(struct overlay *ov, mode_t mode)
 	return *ov->prefix != 'u' || S_ISREG(mode);
 }
 
-static bool shares_file_system(struct overlay *ov, const struct layer *layer)
-{
-	for (const struct layer *l = first_lower(ov); l < ov->layers + ov->nlayers; l++)
-		if (l != layer && l->dev_major == layer->dev_major && l->dev_minor == layer->dev_minor)
-			return true;
-	return false;
-}
+enum { ANOTHERS, THIS_ONES, ANYONES };
 
-/* 1: the entry is of this layer's file, or Linux made it, which does not say. 0: of another layer's. -ENOENT: there is none. */
+/* Whose file the entry is of. ANYONES: of a layer that is not in the stack (any more). Where Linux made it, which does not say, this one's.
+ * -ENOENT: there is none. */
 static int is_of_layer(struct overlay *ov, const struct layer *layer, const char *hex)
 {
 	struct overlay_id id;
@@ -63,11 +58,11 @@ static int is_of_layer(struct overlay *ov, const struct layer *layer, const char
 		return rc;
 	rc = format_get_identity(ov, index_fd(ov), hex, st.stx_ino, &id);
 	if (rc)
-		return rc == -ENODATA ? 1 : rc;
+		return rc == -ENODATA ? THIS_ONES : rc;
 	for (const struct layer *l = first_lower(ov); l < ov->layers + ov->nlayers; l++)
 		if (l->number == id.layer)
-			return l == layer;
-	return 1;
+			return l == layer ? THIS_ONES : ANOTHERS;
+	return ANYONES;
 }
 
 /* Layers on one file system may share an inode by links. It is an object in each, with a copy of its own, though overlayfs's origin is the same:
@@ -79,12 +74,12 @@ int index_name(struct overlay *ov, const struct layer *layer, int dirfd, const c
 	struct statx st;
 	uint64_t gen;
 	char own[321];
-	int ours = 0;
+	int whose = ANOTHERS;
 	if (len) {
 		to_hex(origin, len, hex);
-		ours = shares_file_system(ov, layer) ? is_of_layer(ov, layer, hex) : 1;
-		if (ours > 0 || (ours < 0 && ours != -ENOENT))
-			return ours < 0 ? ours : 0;
+		whose = ov->has_index ? is_of_layer(ov, layer, hex) : THIS_ONES;
+		if (whose == THIS_ONES || (whose < 0 && whose != -ENOENT))
+			return whose < 0 ? whose : 0;
 	}
 	int rc = statx_at(dirfd, name, &st);
 	if (!rc)
@@ -92,7 +87,7 @@ int index_name(struct overlay *ov, const struct layer *layer, int dirfd, const c
 	if (rc)
 		return rc;
 	own_name(layer, st.stx_ino, gen, own);
-	if (ours) { /* nobody has the origin's name; this one may have had to do without */
+	if (whose != ANOTHERS) { /* the origin's name may be had; but this one may have had to do without */
 		rc = is_of_layer(ov, layer, own);
 		if (rc < 0)
 			return rc == -ENOENT ? 0 : rc;

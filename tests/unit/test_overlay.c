@@ -685,6 +685,19 @@ static void a_file_that_two_layers_share_by_links_has_a_copy_for_each(void **sta
 		stop(s);
 		start(s);
 	}
+	char lower1[sizeof s->lower1];
+	strcpy(lower1, s->lower1);
+	strcat(s->lower1, ".other");
+	static const char untie[] = "setfattr -x trusted.overlay.origin upper 2>/dev/null || setfattr -x user.overlay.origin upper";
+	sh(s->dir, "mkdir lower1.other; ln lower2/b lower2/b3"); /* the other layer is taken out; a name that nobody asked for yet */
+	stop(s);
+	sh(s->dir, untie);
+	start(s);
+	starts_with(s, "b3", "===");
+	stop(s);
+	sh(s->dir, untie);
+	strcpy(s->lower1, lower1);
+	start(s);
 	sh(s->dir, "rm work/index/$(find work/index -samefile upper/a -printf %f) upper/a"); /* b's keeps the name that it took beside */
 	stop(s);
 	start(s);
