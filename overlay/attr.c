@@ -263,7 +263,7 @@ int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_
 {
 	struct fdent *parent, *file = NULL;
 	const char *name;
-	int rc = set->set_size ? place_pin(ov, place, FD_WRITE, &file) : 0;
+	int rc = set->set_size ? place_pin_lent(ov, place, FD_WRITE, &file) : 0;
 	if (!rc)
 		rc = place_pin_parent(ov, place, &parent, &name);
 	if (!rc) {
@@ -389,7 +389,7 @@ int overlay_setattr(struct overlay *ov, const struct overlay_cred *cred, struct 
 	}
 	struct fdent *file = NULL;
 	if (!rc && ov->config.sync && (o->type == S_IFREG || o->type == S_IFDIR)) {
-		rc = object_pin(ov, o, o->type == S_IFREG ? FD_WRITE : FD_READ, &file);
+		rc = object_pin_unlent(ov, o, o->type == S_IFREG ? FD_WRITE : FD_READ, &file);
 		rc = rc == -EACCES ? 0 : rc; /* a server without privilege, that just took the permission from itself: done is done */
 	}
 	wcc_after(ov, o, wcc);

@@ -141,6 +141,46 @@ void times_put_back(struct overlay *ov, struct kept_times *kept)
 	intent_done(ov, kept->note);
 }
 
+/* Without root the owner's permissions bind the server as well, though an owner may change them at will. */
+int lend(struct overlay *ov, struct place *place, mode_t bits, struct lent *lent)
+{
+	struct statx st;
+	*lent = (struct lent){ .place = place, .note = -1 };
+	int rc = place_statx(ov, place, &st);
+	if (rc)
+		return rc;
+	bool ours = ov->writable && (place->layer == &ov->layers[0] || place->layer == &ov->index_layer) && st.stx_uid == ov->uid;
+	bool kept = !(st.stx_mode & S_ISGID) || st.stx_gid == ov->gid || group_member(st.stx_gid); /* else a chmod would take it */
+	if (!ours || !kept || S_ISLNK(st.stx_mode) || (st.stx_mode & bits) == bits)
+		return -EACCES;
+	lent->type = st.stx_mode & S_IFMT;
+	lent->set = (struct overlay_setattr){ .set_mode = true, .mode = st.stx_mode & 07777 };
+	rc = intent_note(ov, INTENT_INNER, place, st.stx_ino, &lent->set, &lent->note);
+	struct overlay_setattr more = { .set_mode = true, .mode = lent->set.mode | bits };
+	if (!rc && (rc = apply_setattr(ov, place, &more, lent->type)))
+		intent_done(ov, lent->note);
+	return rc;
+}
+
+void lent_back(struct overlay *ov, struct lent *lent)
+{
+	int rc = apply_setattr(ov, lent->place, &lent->set, lent->type);
+	if (rc && (rc = apply_setattr(ov, lent->place, &lent->set, lent->type))) /* it may have been for want of memory */
+		ov_log(ov, 4, "%s: its owner has permissions for good that were only lent: %s", lent->place->name, strerror(-rc));
+	intent_done(ov, lent->note);
+}
+
+int place_pin_lent(struct overlay *ov, struct place *place, enum fd_kind kind, struct fdent **ent)
+{
+	struct lent lent;
+	int rc = place_pin(ov, place, kind, ent);
+	if (rc != -EACCES || lend(ov, place, kind == FD_WRITE ? S_IRUSR | S_IWUSR : S_IRUSR, &lent))
+		return rc;
+	rc = place_pin(ov, place, kind, ent);
+	lent_back(ov, &lent);
+	return rc;
+}
+
 /* ---- start ---- */
 static bool is_valid(const struct intents *in, const struct note *n, size_t len)
 {
@@ -182,7 +222,7 @@ static int finish_all(struct overlay *ov)
 {
 	char page[PAGE] __attribute__((aligned(16)));
 	struct note *n = (struct note *)page;
-	for (int i = 0; i < NOTES; i++) {
+	for (int i = NOTES; i--;) { /* the inner ones first: an outer one may set what one of them puts back */
 		ssize_t len = pread(ov->intents->fd, page, sizeof page, (off_t)i * PAGE);
 		if (len < 0)
 			return -errno;

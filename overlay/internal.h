@@ -180,6 +180,7 @@ bool object_is_up(struct object *o, bool with_data); /* in the upper? with_data:
  * may get another object: but not before the object that had it is marked dead, or moved to another place, under its lock. So a name may be used
  * under o->lock, and outside of it only what was opened there. rename_lock shared. */
 int object_pin(struct overlay *ov, struct object *o, enum fd_kind kind, struct fdent **ent);
+int object_pin_unlent(struct overlay *ov, struct object *o, enum fd_kind kind, struct fdent **ent); /* -EACCES where the mode forbids it to the server */
 
 /* rc is -ESTALE, yet the object is not marked dead: whoever takes its name away has done so on disk and will mark it, or give it another of its names
  * as its place, in a moment. True: that moment was waited for (o->lock must not be held), try again. */
@@ -358,6 +359,17 @@ enum intent_kind { INTENT_OUTER, INTENT_INNER }; /* the latter by who may hold o
  * longer than 3800 bytes, or where notes can't be kept. */
 int intent_note(struct overlay *ov, enum intent_kind kind, const struct place *place, uint64_t ino, const struct overlay_setattr *set, int *number);
 void intent_done(struct overlay *ov, int number); /* negative: nothing was noted */
+/* A moment's permissions (bits of the owner) for the server on what is its own, to open or move it by; -EACCES where there is nothing to lend. Its
+ * object's lock is held, or rename_lock exclusively, so that nobody sees it. Alone the ctime moves. */
+struct lent {
+	struct place *place;
+	struct overlay_setattr set;
+	mode_t type;
+	int note;
+};
+int lend(struct overlay *ov, struct place *place, mode_t bits, struct lent *lent);
+void lent_back(struct overlay *ov, struct lent *lent);
+int place_pin_lent(struct overlay *ov, struct place *place, enum fd_kind kind, struct fdent **ent); /* as place_pin, whatever the mode of what is ours */
 /* For what clients are not to see happen in the directory at place, which dirfd is of: its times are noted, and put back at the end. */
 struct kept_times {
 	struct place *place;

@@ -85,7 +85,8 @@ bool object_is_going(int rc, int *tries)
 }
 
 /* o->lock held. *dead: it is marked. */
-static int pin_locked(struct overlay *ov, struct object *o, enum fd_kind kind, struct fdent **ent, bool *dead)
+typedef int pin_place(struct overlay *ov, struct place *place, enum fd_kind kind, struct fdent **ent);
+static int pin_locked(struct overlay *ov, struct object *o, pin_place *pin, enum fd_kind kind, struct fdent **ent, bool *dead)
 {
 	struct place *p = o->upper;
 	if (kind == FD_READ && o->metacopy)
@@ -95,20 +96,30 @@ static int pin_locked(struct overlay *ov, struct object *o, enum fd_kind kind, s
 	*dead = o->dead || (!p && !o->metacopy);
 	if (*dead)
 		return object_gone(o);
-	int rc = !p ? -EIO /* a metacopy whose data is nowhere */ : place_pin(ov, p, kind, ent);
+	int rc = !p ? -EIO /* a metacopy whose data is nowhere */ : pin(ov, p, kind, ent);
 	return rc == -ENOENT || rc == -ENOTDIR || rc == -ENXIO /* a whiteout stands there */ ? -ESTALE : rc;
 }
 
-int object_pin(struct overlay *ov, struct object *o, enum fd_kind kind, struct fdent **ent)
+static int pin_by(struct overlay *ov, struct object *o, pin_place *pin, enum fd_kind kind, struct fdent **ent)
 {
 	int tries = 0, rc;
 	bool dead;
 	do {
 		pthread_mutex_lock(&o->lock);
-		rc = pin_locked(ov, o, kind, ent, &dead);
+		rc = pin_locked(ov, o, pin, kind, ent, &dead);
 		pthread_mutex_unlock(&o->lock);
 	} while (!dead && object_is_going(rc, &tries));
 	return rc;
+}
+
+int object_pin(struct overlay *ov, struct object *o, enum fd_kind kind, struct fdent **ent)
+{
+	return pin_by(ov, o, place_pin_lent, kind, ent);
+}
+
+int object_pin_unlent(struct overlay *ov, struct object *o, enum fd_kind kind, struct fdent **ent)
+{
+	return pin_by(ov, o, place_pin, kind, ent);
 }
 
 static void unname_locked(struct table *t, struct object *o)

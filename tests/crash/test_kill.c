@@ -399,11 +399,92 @@ static void a_kill_at_any_system_call_of_the_maps_writer_costs_no_handle(void **
 	assert_true(kills >= 3);
 }
 
+/* A server without root lends itself the owner's permissions for a moment. */
+enum { SELF = 65533 };
+static uint32_t server_user(void)
+{
+	return geteuid() ? geteuid() : SELF;
+}
+
+static void start_without_root(struct client *c)
+{
+	char *server = strdup(getenv("OVERNFSD") ? getenv("OVERNFSD") : "build/overnfsd"), command[4096];
+	snprintf(command, sizeof command, "setpriv --pdeathsig KILL --reuid=65533 --regid=65533 --clear-groups %s", server);
+	if (!geteuid())
+		setenv("OVERNFSD", command, 1);
+	server_start(&stack, NULL);
+	setenv("OVERNFSD", server, 1);
+	free(server);
+	client_open(c, &stack, server_user(), geteuid() ? getegid() : SELF);
+	c->may_break = true;
+}
+
+enum lending { WRITES, CUTS, LENDINGS };
+
+static nfsstat3 change_lent(struct client *c, enum lending which, const struct fh *fh)
+{
+	sattr3 cut = { .mode = { .set_it = true, .set_uint32_u.value = 0400 }, .size = { .set_it = true, .set_uint64_u.value = 2 } };
+	return which == WRITES ? client_write(c, fh, 0, "TEXT", 4, FILE_SYNC, NULL) : client_setattr(c, fh, &cut, NULL, NULL);
+}
+
+/* False: there are not so many calls. */
+static bool kill_lending(struct client *c, enum lending which, unsigned at)
+{
+	struct trace_log log;
+	struct fh fh;
+	fattr3 a;
+	char name[32];
+	snprintf(name, sizeof name, "f%d.%u", which, at);
+	assert_nfs(client_create(c, &c->root, name, GUARDED, 0444, &fh), NFS3_OK);
+	assert_nfs(client_write(c, &fh, 0, "text", 4, FILE_SYNC, NULL), NFS3_OK);
+	client_close(c);
+	server_stop(&stack); /* the descriptor of its making is gone */
+	start_without_root(c);
+	assert_nfs(client_getattr(c, &fh, &a), NFS3_OK);
+	trace_begin(stack.pid, &(struct trace_plan){ .action = TRACE_KILL, .changed = true, .at = at });
+	nfsstat3 st = change_lent(c, which, &fh);
+	trace_end(&log);
+	bool killed = log.killed;
+	trace_log_free(&log);
+	if (killed) {
+		client_close(c);
+		stack.pid = 0;
+		start_without_root(c);
+	} else {
+		assert_nfs(st, NFS3_OK);
+	}
+	assert_nfs(client_getattr(c, &fh, &a), NFS3_OK);
+	bool cut = which == CUTS && a.size == 2;
+	if (a.mode != (cut ? 0400 : 0444) || a.size != (cut ? 2 : 4))
+		fail_msg("change %d, killed at call %u: mode %o, size %llu", which, at, a.mode, (unsigned long long)a.size);
+	return killed;
+}
+
+static void a_kill_while_permissions_are_lent_leaves_the_mode(void **state)
+{
+	struct client c;
+	(void)state;
+	if (trace_unavailable())
+		skip();
+	stack_make(&stack, NULL, "[ $(id -u) != 0 ] || chown -R 65533:65533 .");
+	start_without_root(&c);
+	for (enum lending which = 0; which < LENDINGS; which++) {
+		unsigned at = 1;
+		while (kill_lending(&c, which, at))
+			at++;
+		printf("| without root, %s | killed at %u system calls |\n", which == WRITES ? "a write to what is mode 0444" : "its mode and size set", at - 1);
+		assert_true(at > 5);
+	}
+	client_close(&c);
+	stack_remove(&stack);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_kill_at_any_system_call_leaves_the_tree_as_before_or_as_after),
 		cmocka_unit_test(a_kill_at_any_system_call_of_the_maps_writer_costs_no_handle),
+		cmocka_unit_test(a_kill_while_permissions_are_lent_leaves_the_mode),
 	};
 	keep_mounts_private();
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -78,6 +78,81 @@ static void a_server_of_few_capabilities_makes_files_for_their_callers(void **st
 	free(server);
 }
 
+/* Without root all is the server's user's, whose own permissions bind the server too. */
+enum { SELF = 65533 };
+static uid_t server_user(void)
+{
+	return geteuid() ? geteuid() : SELF;
+}
+
+static void start_without_root(struct stack *s, struct client *c)
+{
+	char *server = strdup(getenv("OVERNFSD") ? getenv("OVERNFSD") : "build/overnfsd"), command[4096];
+	if (!geteuid()) {
+		snprintf(command, sizeof command, "setpriv --pdeathsig KILL --reuid=65533 --regid=65533 --clear-groups %s", server);
+		setenv("OVERNFSD", command, 1);
+	}
+	server_start(s, NULL);
+	setenv("OVERNFSD", server, 1);
+	free(server);
+	client_open(c, s, server_user(), getegid() ? getegid() : SELF);
+}
+
+static void make_without_root(struct stack *s, const char *script)
+{
+	stack_make(s, NULL, script);
+	stack_sh(s, "[ $(id -u) != 0 ] || chown -R 65533:65533 .");
+}
+
+static uint32_t mode_of(struct client *c, const struct fh *fh)
+{
+	fattr3 a;
+	assert_nfs(client_getattr(c, fh, &a), NFS3_OK);
+	return a.mode;
+}
+
+/* As git makes its objects, with a mode of 0444; the server may be restarted before they are written. */
+static void without_root_the_owner_writes_whatever_the_mode(void **state)
+{
+	(void)state;
+	static const uint32_t modes[] = { 0444, 0400, 0200, 0 };
+	struct stack s;
+	struct client c;
+	struct fh fh[4];
+	char name[8], buf[8];
+	uint32_t got = 0;
+	bool eof;
+	make_without_root(&s, NULL);
+	start_without_root(&s, &c);
+	for (uint32_t i = 0; i < 4; i++) {
+		snprintf(name, sizeof name, "f%u", i);
+		assert_nfs(client_create(&c, &c.root, name, GUARDED, modes[i], &fh[i]), NFS3_OK);
+	}
+	for (int life = 0; life < 4; life++) {
+		client_close(&c);
+		server_stop(&s);
+		start_without_root(&s, &c);
+		for (int i = 0; i < 4; i++) {
+			sattr3 size = { .size = { .set_it = true, .set_uint64_u.value = 3 } };
+			if (life == 0)
+				assert_nfs(client_write(&c, &fh[i], 0, "text", 4, UNSTABLE, NULL), NFS3_OK);
+			if (life == 1)
+				assert_nfs(client_commit(&c, &fh[i], NULL), NFS3_OK);
+			if (life == 2)
+				assert_nfs(client_setattr(&c, &fh[i], &size, NULL, NULL), NFS3_OK);
+			if (life == 3)
+				assert_nfs(client_read(&c, &fh[i], 0, 8, buf, &got, &eof), NFS3_OK);
+			assert_int_equal(mode_of(&c, &fh[i]), modes[i]);
+		}
+	}
+	assert_int_equal(got, 3);
+	c.uid = 12345; /* another gets nothing of what was lent for the owner */
+	assert_nfs(client_write(&c, &fh[0], 0, "x", 1, UNSTABLE, NULL), NFS3ERR_ACCES);
+	client_close(&c);
+	stack_sh(&s, "test \"$(stat -c %a upper/f? | tr '\\n' ' ')\" = '444 400 200 0 '");
+	stack_remove(&s);
+}
+
 static void nobody_reads_what_all_may_read(void **state)
 {
 	(void)state;
@@ -166,6 +241,7 @@ int main(void)
 		cmocka_unit_test(root_of_some_clients_alone_acts_as_root),
 		cmocka_unit_test(nobodys_numbers_make_nothing_of_roots),
 		cmocka_unit_test(a_server_of_few_capabilities_makes_files_for_their_callers),
+		cmocka_unit_test(without_root_the_owner_writes_whatever_the_mode),
 		cmocka_unit_test(nobody_reads_what_all_may_read),
 		cmocka_unit_test(acls_decide_who_may),
 	};
