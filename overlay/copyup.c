@@ -221,12 +221,10 @@ static int install(struct overlay *ov, struct copying *c)
 	if (rc)
 		goto unlock;
 	struct place *place = *c->hex ? place_new(ov, &ov->index_layer, ov->index_layer.root, c->hex) : place_new(ov, &ov->layers[0], parent->upper, o->name);
-	rc = place ? mark_impure(ov, parent, dir->fd) : -ENOMEM;
-	if (!rc)
-		rc = times_keep(ov, parent->upper, dir->fd, &times);
+	rc = place ? times_keep(ov, parent->upper, dir->fd, &parent->lock, &times) : -ENOMEM;
 	if (rc)
 		goto unpin;
-	rc = show_copy(ov, c, dir->fd, place);
+	rc = mark_impure(ov, parent, dir->fd) ?: show_copy(ov, c, dir->fd, place);
 	times_put_back(ov, &times);
 	if (!rc) {
 		pthread_mutex_lock(&o->lock);

@@ -390,7 +390,7 @@ int index_link_up(struct overlay *ov, struct object *o, struct object *dir, int 
 	if (!rc)
 		rc = mark_impure(ov, dir, dirfd);
 	if (!rc)
-		rc = times_keep(ov, dir->upper, dirfd, &times); /* for clients nothing happens */
+		rc = times_keep(ov, dir->upper, dirfd, NULL, &times); /* for clients nothing happens */
 	if (rc)
 		return rc;
 	pthread_mutex_lock(&o->lock); /* nobody looks at the count meanwhile */

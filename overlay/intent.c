@@ -121,43 +121,33 @@ void intent_done(struct overlay *ov, int number)
 	pthread_mutex_unlock(&in->lock);
 }
 
-int times_keep(struct overlay *ov, struct place *place, int dirfd, struct kept_times *kept)
+/* Without root the owner's permissions bind the server as well, though an owner may change them at will: are these (bits) to be had that way alone? */
+static bool can_lend(const struct overlay *ov, const struct place *place, const struct statx *st, mode_t bits)
 {
-	struct statx st;
-	*kept = (struct kept_times){ .place = place, .set = { .set_atime = TIME_CLIENT, .set_mtime = TIME_CLIENT }, .note = -1 };
-	int rc = statx_at(dirfd, "", &st);
-	if (rc)
-		return rc;
-	kept->set.atime = (struct timespec){ .tv_sec = st.stx_atime.tv_sec, .tv_nsec = st.stx_atime.tv_nsec };
-	kept->set.mtime = (struct timespec){ .tv_sec = st.stx_mtime.tv_sec, .tv_nsec = st.stx_mtime.tv_nsec };
-	return intent_note(ov, INTENT_OUTER, place, st.stx_ino, &kept->set, &kept->note);
+	bool ours = ov->writable && (place->layer == &ov->layers[0] || place->layer == &ov->index_layer) && st->stx_uid == ov->uid;
+	bool kept = !(st->stx_mode & S_ISGID) || st->stx_gid == ov->gid || group_member(st->stx_gid); /* else a chmod would take it */
+	return ours && kept && !S_ISLNK(st->stx_mode) && (st->stx_mode & bits) != bits;
 }
 
-void times_put_back(struct overlay *ov, struct kept_times *kept)
+static int give_bits(struct overlay *ov, struct place *place, const struct statx *st, mode_t bits)
 {
-	int rc = apply_setattr(ov, kept->place, &kept->set, S_IFDIR);
-	if (rc && (rc = apply_setattr(ov, kept->place, &kept->set, S_IFDIR))) /* it may have been for want of memory */
-		ov_log(ov, 4, "times of a directory were moved by a copy-up and can't be put back: %s", strerror(-rc));
-	intent_done(ov, kept->note);
+	struct overlay_setattr more = { .set_mode = true, .mode = (st->stx_mode & 07777) | bits };
+	return apply_setattr(ov, place, &more, st->stx_mode & S_IFMT);
 }
 
-/* Without root the owner's permissions bind the server as well, though an owner may change them at will. */
 int lend(struct overlay *ov, struct place *place, mode_t bits, struct lent *lent)
 {
 	struct statx st;
 	*lent = (struct lent){ .place = place, .note = -1 };
 	int rc = place_statx(ov, place, &st);
+	if (!rc && !can_lend(ov, place, &st, bits))
+		rc = -EACCES;
 	if (rc)
 		return rc;
-	bool ours = ov->writable && (place->layer == &ov->layers[0] || place->layer == &ov->index_layer) && st.stx_uid == ov->uid;
-	bool kept = !(st.stx_mode & S_ISGID) || st.stx_gid == ov->gid || group_member(st.stx_gid); /* else a chmod would take it */
-	if (!ours || !kept || S_ISLNK(st.stx_mode) || (st.stx_mode & bits) == bits)
-		return -EACCES;
 	lent->type = st.stx_mode & S_IFMT;
 	lent->set = (struct overlay_setattr){ .set_mode = true, .mode = st.stx_mode & 07777 };
 	rc = intent_note(ov, INTENT_INNER, place, st.stx_ino, &lent->set, &lent->note);
-	struct overlay_setattr more = { .set_mode = true, .mode = lent->set.mode | bits };
-	if (!rc && (rc = apply_setattr(ov, place, &more, lent->type)))
+	if (!rc && (rc = give_bits(ov, place, &st, bits)))
 		intent_done(ov, lent->note);
 	return rc;
 }
@@ -179,6 +169,41 @@ int place_pin_lent(struct overlay *ov, struct place *place, enum fd_kind kind, s
 	rc = place_pin(ov, place, kind, ent);
 	lent_back(ov, &lent);
 	return rc;
+}
+
+int times_keep(struct overlay *ov, struct place *place, int dirfd, pthread_mutex_t *lock, struct kept_times *kept)
+{
+	enum { TO_CHANGE = S_IWUSR | S_IXUSR };
+	struct statx st;
+	*kept = (struct kept_times){ .place = place, .set = { .set_atime = TIME_CLIENT, .set_mtime = TIME_CLIENT }, .note = -1 };
+	int rc = statx_at(dirfd, "", &st);
+	if (rc)
+		return rc;
+	kept->set.atime = (struct timespec){ .tv_sec = st.stx_atime.tv_sec, .tv_nsec = st.stx_atime.tv_nsec };
+	kept->set.mtime = (struct timespec){ .tv_sec = st.stx_mtime.tv_sec, .tv_nsec = st.stx_mtime.tv_nsec };
+	if (lock && can_lend(ov, place, &st, TO_CHANGE) && faccessat(dirfd, ".", W_OK | X_OK, AT_EACCESS)) {
+		pthread_mutex_lock(kept->lock = lock);
+		rc = statx_at(dirfd, "", &st); /* other permissions may have been lent */
+		kept->set.set_mode = true;
+		kept->set.mode = st.stx_mode & 07777;
+	}
+	if (!rc)
+		rc = intent_note(ov, INTENT_OUTER, place, st.stx_ino, &kept->set, &kept->note);
+	if (!rc && kept->lock && (rc = give_bits(ov, place, &st, TO_CHANGE)))
+		intent_done(ov, kept->note);
+	if (rc && kept->lock)
+		pthread_mutex_unlock(kept->lock);
+	return rc;
+}
+
+void times_put_back(struct overlay *ov, struct kept_times *kept)
+{
+	int rc = apply_setattr(ov, kept->place, &kept->set, S_IFDIR);
+	if (rc && (rc = apply_setattr(ov, kept->place, &kept->set, S_IFDIR))) /* it may have been for want of memory */
+		ov_log(ov, 4, "times (or permissions) of a directory were moved by a copy-up and can't be put back: %s", strerror(-rc));
+	intent_done(ov, kept->note);
+	if (kept->lock)
+		pthread_mutex_unlock(kept->lock);
 }
 
 /* ---- start ---- */

@@ -374,9 +374,12 @@ int place_pin_lent(struct overlay *ov, struct place *place, enum fd_kind kind, s
 struct kept_times {
 	struct place *place;
 	struct overlay_setattr set;
+	pthread_mutex_t *lock;
 	int note;
 };
-int times_keep(struct overlay *ov, struct place *place, int dirfd, struct kept_times *kept);
+/* lock: of the directory's object, for what happens though the directory's own mode forbids it: taken until the times are put back, where the
+ * permission has to be lent. NULL: nothing of the kind happens. */
+int times_keep(struct overlay *ov, struct place *place, int dirfd, pthread_mutex_t *lock, struct kept_times *kept);
 void times_put_back(struct overlay *ov, struct kept_times *kept); /* after a times_keep that returned 0 */
 
 /* ---- state.c: what is known from earlier lives ---- */

@@ -167,7 +167,7 @@ static int clear_target(struct overlay *ov, struct moving *m)
 			object_forget_lowers(ov, target);
 	}
 	if (!rc)
-		rc = times_keep(ov, target->upper, dir->fd, &times);
+		rc = times_keep(ov, target->upper, dir->fd, NULL, &times);
 	if (!rc) {
 		rc = work_clean(dir->fd);
 		times_put_back(ov, &times);

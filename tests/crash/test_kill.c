@@ -419,13 +419,19 @@ static void start_without_root(struct client *c)
 	c->may_break = true;
 }
 
-enum lending { WRITES, CUTS, LENDINGS };
+enum lending { WRITES, CUTS, COPIES, LENDINGS };
 
 static nfsstat3 change_lent(struct client *c, enum lending which, const struct fh *fh)
 {
 	sattr3 cut = { .mode = { .set_it = true, .set_uint32_u.value = 0400 }, .size = { .set_it = true, .set_uint64_u.value = 2 } };
+	if (which == COPIES) {
+		sattr3 mode = { .mode = { .set_it = true, .set_uint32_u.value = 0440 } };
+		return client_setattr(c, fh, &mode, NULL, NULL);
+	}
 	return which == WRITES ? client_write(c, fh, 0, "TEXT", 4, FILE_SYNC, NULL) : client_setattr(c, fh, &cut, NULL, NULL);
 }
+
+static const char *const lendings[] = { "a write to what is mode 0444", "its mode and size set", "a copy-up into what is mode 0555" };
 
 /* False: there are not so many calls. */
 static bool kill_lending(struct client *c, enum lending which, unsigned at)
@@ -435,12 +441,17 @@ static bool kill_lending(struct client *c, enum lending which, unsigned at)
 	fattr3 a;
 	char name[32];
 	snprintf(name, sizeof name, "f%d.%u", which, at);
-	assert_nfs(client_create(c, &c->root, name, GUARDED, 0444, &fh), NFS3_OK);
-	assert_nfs(client_write(c, &fh, 0, "text", 4, FILE_SYNC, NULL), NFS3_OK);
+	if (which == COPIES)
+		snprintf(name, sizeof name, "d/%u", at);
+	else
+		assert_nfs(client_create(c, &c->root, name, GUARDED, 0444, &fh), NFS3_OK);
+	if (which != COPIES)
+		assert_nfs(client_write(c, &fh, 0, "text", 4, FILE_SYNC, NULL), NFS3_OK);
 	client_close(c);
 	server_stop(&stack); /* the descriptor of its making is gone */
 	start_without_root(c);
-	assert_nfs(client_getattr(c, &fh, &a), NFS3_OK);
+	if (which == COPIES)
+		assert_nfs(client_path(c, name, &fh, NULL), NFS3_OK);
 	trace_begin(stack.pid, &(struct trace_plan){ .action = TRACE_KILL, .changed = true, .at = at });
 	nfsstat3 st = change_lent(c, which, &fh);
 	trace_end(&log);
@@ -454,9 +465,11 @@ static bool kill_lending(struct client *c, enum lending which, unsigned at)
 		assert_nfs(st, NFS3_OK);
 	}
 	assert_nfs(client_getattr(c, &fh, &a), NFS3_OK);
-	bool cut = which == CUTS && a.size == 2;
-	if (a.mode != (cut ? 0400 : 0444) || a.size != (cut ? 2 : 4))
-		fail_msg("change %d, killed at call %u: mode %o, size %llu", which, at, a.mode, (unsigned long long)a.size);
+	bool cut = which == CUTS && a.size == 2, changed = which == COPIES && a.mode == 0440;
+	if (a.mode != (cut ? 0400 : changed ? 0440 : 0444) || a.size != (cut ? 2 : 4))
+		fail_msg("%s, killed at call %u: mode %o, size %llu", lendings[which], at, a.mode, (unsigned long long)a.size);
+	if (which == COPIES)
+		stack_sh(&stack, "test $(stat -c %a upper/d) = 555; test $(stat -c %Y upper/d) = $(date -d 2001-01-01 +%s)");
 	return killed;
 }
 
@@ -466,16 +479,21 @@ static void a_kill_while_permissions_are_lent_leaves_the_mode(void **state)
 	(void)state;
 	if (trace_unavailable())
 		skip();
-	stack_make(&stack, NULL, "[ $(id -u) != 0 ] || chown -R 65533:65533 .");
+	stack_make(&stack, NULL, "mkdir lower1/d; for i in $(seq 99); do echo low >lower1/d/$i; done; chmod 444 lower1/d/*; chmod 755 lower1/d; touch -d 2001-01-01 lower1/d;"
+				 "[ $(id -u) != 0 ] || chown -R 65533:65533 .");
 	start_without_root(&c);
+	struct fh d;
+	assert_nfs(client_path(&c, "d", &d, NULL), NFS3_OK);
+	assert_nfs(client_setattr(&c, &d, &(sattr3){ .mode = { .set_it = true, .set_uint32_u.value = 0555 } }, NULL, NULL), NFS3_OK);
 	for (enum lending which = 0; which < LENDINGS; which++) {
 		unsigned at = 1;
 		while (kill_lending(&c, which, at))
 			at++;
-		printf("| without root, %s | killed at %u system calls |\n", which == WRITES ? "a write to what is mode 0444" : "its mode and size set", at - 1);
+		printf("| without root, %s | killed at %u system calls |\n", lendings[which], at - 1);
 		assert_true(at > 5);
 	}
 	client_close(&c);
+	stack_sh(&stack, "chmod 755 upper/d");
 	stack_remove(&stack);
 }
 

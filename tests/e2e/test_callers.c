@@ -153,6 +153,34 @@ static void without_root_the_owner_writes_whatever_the_mode(void **state)
 	stack_remove(&s);
 }
 
+/* A directory that nobody may write to guards its names, not what they name. */
+static void without_root_what_stands_in_a_shut_directory_is_copied_up(void **state)
+{
+	(void)state;
+	struct stack s;
+	struct client c;
+	fattr3 a, b;
+	make_without_root(&s, "mkdir -p lower1/d/e; echo a >lower1/d/a; echo b >lower1/d/b; ln lower1/d/b lower1/d/c; chmod 555 lower1/d; chmod 500 lower1/d/e; touch -d 2001-01-01 lower1/d");
+	start_without_root(&s, &c);
+	struct fh d = path(&c, "d"), file = path(&c, "d/a"), linked = path(&c, "d/b"), e = path(&c, "d/e");
+	sattr3 mode = { .mode = { .set_it = true, .set_uint32_u.value = 0640 } }, now = { .mtime = { .set_it = SET_TO_SERVER_TIME } };
+	assert_nfs(client_getattr(&c, &d, &a), NFS3_OK);
+	assert_nfs(client_setattr(&c, &d, &(sattr3){ .mode = { .set_it = true, .set_uint32_u.value = 0511 } }, NULL, NULL), NFS3_OK);
+	assert_nfs(client_setattr(&c, &file, &mode, NULL, NULL), NFS3_OK);
+	assert_nfs(client_setattr(&c, &linked, &now, NULL, NULL), NFS3_OK);
+	assert_nfs(client_setattr(&c, &e, &mode, NULL, NULL), NFS3_OK);
+	assert_nfs(client_write(&c, &file, 0, "A", 1, FILE_SYNC, NULL), NFS3_OK);
+	assert_int_equal(mode_of(&c, &file), 0640);
+	assert_nfs(client_getattr(&c, &d, &b), NFS3_OK);
+	assert_int_equal(b.mode, 0511);
+	assert_int_equal(a.mtime.seconds, b.mtime.seconds);
+	assert_nfs(client_remove(&c, &d, "b"), NFS3ERR_ACCES); /* that it is the names it guards */
+	client_close(&c);
+	server_stop(&s);
+	stack_sh(&s, "test \"$(stat -c %a upper/d upper/d/a upper/d/b upper/d/e | tr '\\n' ' ')\" = '511 640 644 640 '; chmod -R u+rwx lower1 upper");
+	stack_remove(&s);
+}
+
 static void nobody_reads_what_all_may_read(void **state)
 {
 	(void)state;
@@ -242,6 +270,7 @@ int main(void)
 		cmocka_unit_test(nobodys_numbers_make_nothing_of_roots),
 		cmocka_unit_test(a_server_of_few_capabilities_makes_files_for_their_callers),
 		cmocka_unit_test(without_root_the_owner_writes_whatever_the_mode),
+		cmocka_unit_test(without_root_what_stands_in_a_shut_directory_is_copied_up),
 		cmocka_unit_test(nobody_reads_what_all_may_read),
 		cmocka_unit_test(acls_decide_who_may),
 	};
