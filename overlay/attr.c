@@ -274,11 +274,29 @@ int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_
 	return rc;
 }
 
+/* user.* of what its owner may not read can't be read without root, and who it is must be known all the same. o->lock held. */
+static int keep_readable_identity(struct overlay *ov, struct object *o, const struct overlay_setattr *set)
+{
+	struct fdent *parent;
+	const char *name;
+	bool own = o->id.layer == ov->layers[0].number && ov->layers[0].has_handles;
+	if (!set->set_mode || set->mode & S_IRUSR || *ov->prefix != 'u' || own || !o->parent)
+		return 0;
+	int rc = place_pin_parent(ov, o->upper, &parent, &name);
+	if (rc)
+		return rc;
+	rc = keep_identity_in_file(ov, o, parent->fd, name);
+	place_unpin(ov, parent);
+	return rc;
+}
+
 /* o->lock held. What takes more than one step is noted, so that a kill leaves all of it or nothing. */
 static int set_attributes(struct overlay *ov, struct object *o, const struct overlay_setattr *set)
 {
 	int note = -1;
-	int rc = o->dead ? object_gone(o) : count_steps(set) > 1 ? intent_note(ov, INTENT_OUTER, o->upper, o->real_ino, set, &note) : 0;
+	int rc = o->dead ? object_gone(o) : keep_readable_identity(ov, o, set);
+	if (!rc && count_steps(set) > 1)
+		rc = intent_note(ov, INTENT_OUTER, o->upper, o->real_ino, set, &note);
 	if (!rc)
 		rc = apply_setattr(ov, o->upper, set, o->type);
 	intent_done(ov, note);

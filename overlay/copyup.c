@@ -149,7 +149,8 @@ static int mark_identity(struct overlay *ov, struct copying *c)
 			return rc;
 	}
 	rc = format_set_identity(ov, copy_at(ov, c), copy_name(c), &c->o->id, c->made.stx_ino);
-	if (rc != -EPERM && rc != -EOPNOTSUPP)
+	bool readable = *ov->prefix != 'u' || c->st.stx_mode & S_IRUSR; /* else not without root, when it has its mode */
+	if (rc ? rc != -EPERM && rc != -EOPNOTSUPP : readable)
 		return rc;
 	rc = inode_generation(&ov->layers[0], ov->work_fd, c->temp, &c->made, &gen);
 	return rc ? rc : identity_put_origin(ov->identity, c->made.stx_ino, gen, &c->o->id);

@@ -439,6 +439,7 @@ int check_name(struct overlay *ov, struct object *dir, const char *name);
 /* What Linux copied up is known by its place and its origin alone: before it gets another place or name (it has dirfd/name now), its identity is
  * written on it as on a copy of our own. */
 int keep_identity(struct overlay *ov, struct object *o, int dirfd, const char *name);
+int keep_identity_in_file(struct overlay *ov, struct object *o, int dirfd, const char *name); /* of identities; whatever it carries */
 
 /* ---- origin.c ---- */
 int origin_find(struct overlay *ov, const uint8_t *fb, size_t len, struct overlay_id *id); /* fb: the origin xattr. 1: found, 0: it can't be told by the handle */

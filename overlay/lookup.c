@@ -126,14 +126,18 @@ out:
 int keep_identity(struct overlay *ov, struct object *o, int dirfd, const char *name)
 {
 	struct overlay_id id;
-	uint64_t gen;
-	struct statx st;
 	if (o->id.layer == ov->layers[0].number || !format_get_identity(ov, dirfd, name, o->real_ino, &id))
 		return 0;
 	int rc = format_set_identity(ov, dirfd, name, &o->id, o->real_ino);
-	if (rc != -EPERM && rc != -EOPNOTSUPP)
-		return rc;
-	rc = statx_at(dirfd, name, &st);
+	return rc == -EPERM || rc == -EOPNOTSUPP ? keep_identity_in_file(ov, o, dirfd, name) : rc;
+}
+
+int keep_identity_in_file(struct overlay *ov, struct object *o, int dirfd, const char *name)
+{
+	struct overlay_id id;
+	uint64_t gen;
+	struct statx st;
+	int rc = statx_at(dirfd, name, &st);
 	if (!rc)
 		rc = inode_generation(&ov->layers[0], dirfd, name, &st, &gen);
 	if (!rc && identity_get_origin(ov->identity, st.stx_ino, gen, &id))

@@ -473,6 +473,45 @@ static void without_root_files_that_may_not_be_written_to_are_copied_up(void **s
 	free(server);
 }
 
+/* Nor can they be read where the owner may not. */
+static void without_root_files_that_may_not_be_read_keep_their_handles(void **state)
+{
+	(void)state;
+	static const char *const names[] = { "file", "linked", "dir", "low" };
+	static const uint32_t modes[] = { 0200, 0, 0300, 0333 };
+	struct fh fh[4], inside = { 0 };
+	char command[4200], *server = strdup(getenv("OVERNFSD"));
+	stack_sh(&stack, "cd lower1; mkdir dir low; echo r >file; echo r >linked; ln linked second; echo r >dir/inside; echo r >low/inside; chmod 333 low; chown -R 65533:65533 ..");
+	snprintf(command, sizeof command, "setpriv --pdeathsig KILL --reuid=65533 --regid=65533 --clear-groups %s", server);
+	setenv("OVERNFSD", command, 1);
+	for (int life = 0; life < 3; life++) {
+		server_start_with(&stack, in_order, "--no-root-squash");
+		client_open(&client, &stack, 65533, 65533);
+		for (int i = 0; i < 4; i++) {
+			sattr3 set = { .mode = { .set_it = i < 3, .set_uint32_u.value = modes[i] }, .mtime = { .set_it = i < 3 ? DONT_CHANGE : SET_TO_SERVER_TIME } };
+			fattr3 a;
+			if (!life) {
+				fh[i] = handle_of(&client, names[i]);
+				assert_nfs(client_setattr(&client, &fh[i], &set, NULL, NULL), NFS3_OK);
+			}
+			struct fh again = handle_of(&client, names[i]);
+			assert_true(same_handle(&again, &fh[i]));
+			assert_nfs(client_getattr(&client, &fh[i], &a), NFS3_OK);
+			assert_int_equal(a.mode, modes[i]);
+			if (!life && i >= 2)
+				assert_nfs(client_lookup(&client, &fh[i], "inside", &inside, NULL), NFS3_OK);
+		}
+		assert_true(reads(&client, &fh[0], "r\n"));
+		assert_true(life == 2 || reads(&client, &inside, "r\n")); /* no search can list its directory */
+		stop();
+		if (life)
+			stack_sh(&stack, "rm work/overnfsd/map.mdb");
+	}
+	stack_sh(&stack, "chmod -R u+rwx lower1 upper");
+	setenv("OVERNFSD", server, 1);
+	free(server);
+}
+
 static void another_key_or_export_refuses_the_handle(void **state)
 {
 	(void)state;
@@ -518,6 +557,7 @@ int main(void)
 		TEST(what_was_served_read_only_at_first_keeps_its_handles),
 		TEST(root_without_trusted_xattrs_reads_what_it_wrote),
 		TEST(without_root_files_that_may_not_be_written_to_are_copied_up),
+		TEST(without_root_files_that_may_not_be_read_keep_their_handles),
 		TEST(another_key_or_export_refuses_the_handle),
 		TEST(a_second_server_on_one_upper_is_refused),
 	};
