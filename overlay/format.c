@@ -163,8 +163,7 @@ int format_set_identity(struct overlay *ov, int dirfd, const char *name, const s
 	put_be(b + 14, id->gen, 8);
 	put_be(b + 22, ov->layers[0].number, 4);
 	put_be(b + 26, upper_ino, 8);
-	int rc = format_setxattr(ov, dirfd, name, IDENTITY_SUFFIX, b, sizeof b);
-	return rc == -EACCES && *ov->prefix == 'u' ? -EPERM : rc; /* what may not be written holds it as little as a symlink */
+	return format_setxattr(ov, dirfd, name, IDENTITY_SUFFIX, b, sizeof b);
 }
 
 int format_read_identity(struct overlay *ov, int dirfd, const char *name, struct overlay_id *id, uint32_t *upper, uint64_t *upper_ino)

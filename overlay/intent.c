@@ -253,7 +253,7 @@ static int finish_all(struct overlay *ov)
 			return -errno;
 		if (is_valid(ov->intents, n, (size_t)len)) {
 			int rc = do_again(ov, n);
-			if (rc)
+			if (rc && rc != -ENOENT) /* it had not come yet, or has gone */
 				ov_log(ov, 4, "%.*s: what a kill cut short can't be done again: %s", (int)n->path_len, n->path, strerror(-rc));
 		}
 		memset(page, 0, sizeof page); /* written whole, so that a note never needs space */

@@ -121,6 +121,7 @@ struct metacopy { /* struct ovl_metacopy in fs/overlayfs/overlayfs.h */
 };
 /* Is it a regular file whose data is further down? 1 or 0; -EIO: marked in a way that is not known. meta may be NULL. */
 int format_metacopy(struct overlay *ov, int dirfd, const char *name, struct metacopy *meta);
+/* -EPERM, -EOPNOTSUPP: a symlink, or the file system, holds none; -EACCES: nor does what may not be written, without root. */
 int format_set_identity(struct overlay *ov, int dirfd, const char *name, const struct overlay_id *id, uint64_t upper_ino);
 /* As it stands there: with the number of the upper, and the inode in it, that it was written for. -ENODATA: none. */
 int format_read_identity(struct overlay *ov, int dirfd, const char *name, struct overlay_id *id, uint32_t *upper, uint64_t *upper_ino);

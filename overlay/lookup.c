@@ -129,7 +129,7 @@ int keep_identity(struct overlay *ov, struct object *o, int dirfd, const char *n
 	if (o->id.layer == ov->layers[0].number || !format_get_identity(ov, dirfd, name, o->real_ino, &id))
 		return 0;
 	int rc = format_set_identity(ov, dirfd, name, &o->id, o->real_ino);
-	return rc == -EPERM || rc == -EOPNOTSUPP ? keep_identity_in_file(ov, o, dirfd, name) : rc;
+	return rc == -EPERM || rc == -EOPNOTSUPP || rc == -EACCES ? keep_identity_in_file(ov, o, dirfd, name) : rc;
 }
 
 int keep_identity_in_file(struct overlay *ov, struct object *o, int dirfd, const char *name)

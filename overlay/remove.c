@@ -48,6 +48,23 @@ static int remove_with_whiteouts(struct overlay *ov, int dirfd, const char *name
 	return 0;
 }
 
+/* Where it is written to itself, as its ".." changes, and its mode forbids that; once it is out of sight nobody minds the mode. */
+static int remove_shut(struct overlay *ov, struct object *o, int dirfd, const char *name, bool whiteout)
+{
+	struct lent lent;
+	pthread_mutex_lock(&o->lock);
+	int rc = lend(ov, o->upper, S_IRWXU, &lent);
+	if (!rc) {
+		rc = whiteout ? whiteout_name(ov, dirfd, name, true, true) : remove_with_whiteouts(ov, dirfd, name);
+		if (rc)
+			lent_back(ov, &lent);
+		else
+			intent_done(ov, lent.note);
+	}
+	pthread_mutex_unlock(&o->lock);
+	return rc;
+}
+
 static int remove_locked(struct overlay *ov, struct object *dir, const char *name, struct object *o, const struct found *f)
 {
 	struct fdent *parent;
@@ -71,10 +88,13 @@ static int remove_locked(struct overlay *ov, struct object *dir, const char *nam
 		goto out;
 	if (f->name_below || !in_upper) {
 		rc = whiteout_name(ov, parent->fd, name, in_upper, is_dir);
+		if (rc == -EACCES && in_upper && is_dir)
+			rc = remove_shut(ov, o, parent->fd, name, true);
 	} else if (is_dir && unlinkat(parent->fd, name, AT_REMOVEDIR)) {
 		rc = -errno;
-		if (rc == -ENOTEMPTY || rc == -EEXIST)
-			rc = directory_is_empty(ov, o) ?: remove_with_whiteouts(ov, parent->fd, name);
+		bool whiteouts = (rc == -ENOTEMPTY || rc == -EEXIST) && !(rc = directory_is_empty(ov, o));
+		if (whiteouts && (rc = remove_with_whiteouts(ov, parent->fd, name)) == -EACCES)
+			rc = remove_shut(ov, o, parent->fd, name, false);
 	} else if (!is_dir && unlinkat(parent->fd, name, 0)) {
 		rc = -errno;
 	}

@@ -29,6 +29,18 @@ static int mark_before_move(struct overlay *ov, struct object *o, int dirfd, con
 	return rc > 0 ? format_setxattr(ov, dirfd, name, "opaque", "y", 1) : rc;
 }
 
+/* The marks are xattrs, which without root a directory that may not be written does not take; its mode does not guard its name, though. */
+static int mark_lent(struct overlay *ov, struct object *o, int dirfd, const char *name, bool same_parent, bool below_new)
+{
+	struct lent lent;
+	int rc = mark_before_move(ov, o, dirfd, name, same_parent, below_new);
+	if (rc != -EACCES || o->type != S_IFDIR || lend(ov, o->upper, S_IRUSR | S_IWUSR, &lent))
+		return rc;
+	rc = mark_before_move(ov, o, dirfd, name, same_parent, below_new);
+	lent_back(ov, &lent);
+	return rc;
+}
+
 struct moving {
 	struct object *from, *to, *o, *target; /* target: what newname was, or NULL */
 	const char *oldname, *newname;
@@ -147,9 +159,8 @@ static int exchange_target(struct overlay *ov, struct moving *m, int dirfd)
 
 /* An empty directory that a rename goes over may hold whiteouts in the upper, which must go first. It is opaque before, so that nothing shows
  * meanwhile, and stays what it is, identity and times, should the rename fail or never come. */
-static int clear_target(struct overlay *ov, struct moving *m)
+static int clear(struct overlay *ov, struct object *target)
 {
-	struct object *target = m->target;
 	struct kept_times times;
 	struct fdent *dir;
 	int rc = place_pin(ov, target->upper, FD_READ, &dir);
@@ -175,6 +186,17 @@ static int clear_target(struct overlay *ov, struct moving *m)
 	}
 out:
 	place_unpin(ov, dir);
+	return rc;
+}
+
+static int clear_target(struct overlay *ov, struct object *target)
+{
+	struct lent lent;
+	int rc = clear(ov, target);
+	if (rc != -EACCES || lend(ov, target->upper, S_IRWXU, &lent)) /* its mode guards whiteouts too */
+		return rc;
+	rc = clear(ov, target);
+	lent_back(ov, &lent);
 	return rc;
 }
 
@@ -205,7 +227,7 @@ static int move_locked(struct overlay *ov, struct moving *m)
 	if (!rc)
 		rc = mark_impure(ov, m->to, m->to_fd->fd);
 	if (!rc)
-		rc = mark_before_move(ov, m->o, m->from_fd->fd, m->oldname, m->from == m->to, m->t.name_below);
+		rc = mark_lent(ov, m->o, m->from_fd->fd, m->oldname, m->from == m->to, m->t.name_below);
 	if (!rc && m->target && index_has(ov, m->target) && !m->t.name_in_upper) {
 		rc = index_link_up(ov, m->target, m->to, m->to_fd->fd, m->newname);
 		m->t.name_in_upper = !rc;
@@ -213,7 +235,7 @@ static int move_locked(struct overlay *ov, struct moving *m)
 	if (!rc && m->target && index_has(ov, m->target))
 		rc = index_keep_nlink(ov, m->target);
 	if (!rc && is_dir && m->target && m->t.name_in_upper) /* a rename that fails for it may move times (ext4, with a whiteout) */
-		rc = clear_target(ov, m);
+		rc = clear_target(ov, m->target);
 	if (!rc)
 		rc = rename_in_upper(ov, m, is_dir, whiteout);
 	if (!rc && m->target && !is_dir && target.nlink <= 1 && index_has(ov, m->target))

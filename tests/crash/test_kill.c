@@ -473,6 +473,38 @@ static bool kill_lending(struct client *c, enum lending which, unsigned at)
 	return killed;
 }
 
+/* Of a directory of mode 0555 that is copied up. */
+static bool kill_moving(struct client *c, bool removes, unsigned at)
+{
+	struct trace_log log;
+	struct fh fh, now;
+	fattr3 a;
+	char name[32], moved[48];
+	snprintf(name, sizeof name, "%c%u", removes ? 'r' : 'm', at);
+	snprintf(moved, sizeof moved, "%s.moved", name);
+	assert_nfs(client_path(c, name, &fh, NULL), NFS3_OK);
+	assert_nfs(client_setattr(c, &fh, &(sattr3){ .mtime = { .set_it = SET_TO_SERVER_TIME } }, NULL, NULL), NFS3_OK);
+	trace_begin(stack.pid, &(struct trace_plan){ .action = TRACE_KILL, .changed = true, .at = at });
+	nfsstat3 st = removes ? client_rmdir(c, &c->root, name) : client_rename(c, &c->root, name, &c->root, moved);
+	trace_end(&log);
+	bool killed = log.killed;
+	trace_log_free(&log);
+	if (killed) {
+		client_close(c);
+		stack.pid = 0;
+		start_without_root(c);
+	} else {
+		assert_nfs(st, NFS3_OK);
+	}
+	st = client_path(c, name, &now, &a);
+	if (st == NFS3ERR_NOENT && !removes)
+		st = client_path(c, moved, &now, &a);
+	if (st == NFS3ERR_NOENT ? !removes : st || a.mode != 0555 || memcmp(now.data, fh.data, fh.len) != 0)
+		fail_msg("%s, killed at call %u: status %d, mode %o", removes ? "rmdir" : "rename", at, st, a.mode);
+	stack_sh(&stack, "test -z \"$(ls -A work/work)\"");
+	return killed;
+}
+
 static void a_kill_while_permissions_are_lent_leaves_the_mode(void **state)
 {
 	struct client c;
@@ -480,6 +512,7 @@ static void a_kill_while_permissions_are_lent_leaves_the_mode(void **state)
 	if (trace_unavailable())
 		skip();
 	stack_make(&stack, NULL, "mkdir lower1/d; for i in $(seq 99); do echo low >lower1/d/$i; done; chmod 444 lower1/d/*; chmod 755 lower1/d; touch -d 2001-01-01 lower1/d;"
+				 "for i in $(seq 60); do mkdir -m 555 lower1/r$i lower1/m$i; done;"
 				 "[ $(id -u) != 0 ] || chown -R 65533:65533 .");
 	start_without_root(&c);
 	struct fh d;
@@ -492,8 +525,15 @@ static void a_kill_while_permissions_are_lent_leaves_the_mode(void **state)
 		printf("| without root, %s | killed at %u system calls |\n", lendings[which], at - 1);
 		assert_true(at > 5);
 	}
+	for (int removes = 0; removes < 2; removes++) {
+		unsigned at = 1;
+		while (kill_moving(&c, removes, at))
+			at++;
+		printf("| without root, a directory of mode 0555 is %s | killed at %u system calls |\n", removes ? "removed" : "renamed", at - 1);
+		assert_true(at > 5);
+	}
 	client_close(&c);
-	stack_sh(&stack, "chmod 755 upper/d");
+	stack_sh(&stack, "chmod -R u+w upper");
 	stack_remove(&stack);
 }
 

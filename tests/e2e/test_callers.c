@@ -181,6 +181,50 @@ static void without_root_what_stands_in_a_shut_directory_is_copied_up(void **sta
 	stack_remove(&s);
 }
 
+/* Nor does its mode guard its own name. */
+static void without_root_a_shut_directory_is_renamed_and_removed(void **state)
+{
+	(void)state;
+	struct stack s;
+	struct client c;
+	struct fh fh, d;
+	make_without_root(&s, "mkdir -p lower1/low/x lower1/empty lower1/full lower1/gone lower1/up; echo f >lower1/full/f; echo x >lower1/up/x;"
+			      "echo 444 >lower1/file; chmod 444 lower1/file; chmod 555 lower1/low lower1/empty lower1/gone");
+	start_without_root(&s, &c);
+	assert_nfs(client_rename(&c, &c.root, "low", &c.root, "moved"), NFS3_OK);
+	assert_nfs(client_path(&c, "moved/x", &fh, NULL), NFS3_OK);
+	sattr3 mode = { .mode = { .set_it = true, .set_uint32_u.value = 0511 } };
+	d = path(&c, "empty");
+	assert_nfs(client_setattr(&c, &d, &mode, NULL, NULL), NFS3_OK);
+	assert_nfs(client_rmdir(&c, &c.root, "empty"), NFS3_OK);
+	d = path(&c, "full"); /* to hold a whiteout */
+	assert_nfs(client_remove(&c, &d, "f"), NFS3_OK);
+	assert_nfs(client_setattr(&c, &d, &mode, NULL, NULL), NFS3_OK);
+	assert_nfs(client_mkdir(&c, &c.root, "mine", 0755, &fh), NFS3_OK);
+	assert_nfs(client_rename(&c, &c.root, "mine", &c.root, "full"), NFS3_OK);
+	assert_nfs(client_rmdir(&c, &c.root, "gone"), NFS3_OK);
+	d = path(&c, "up");
+	assert_nfs(client_remove(&c, &d, "x"), NFS3_OK);
+	assert_nfs(client_setattr(&c, &d, &mode, NULL, NULL), NFS3_OK);
+	assert_nfs(client_rmdir(&c, &c.root, "up"), NFS3_OK);
+	d = path(&c, "moved");
+	assert_int_equal(mode_of(&c, &d), 0555);
+	struct fh file = path(&c, "file"); /* as if Linux had copied it up, which leaves its origin alone */
+	assert_nfs(client_setattr(&c, &file, &(sattr3){ .mtime = { .set_it = SET_TO_SERVER_TIME } }, NULL, NULL), NFS3_OK);
+	client_close(&c);
+	server_stop(&s);
+	stack_sh(&s, "chmod 644 upper/file; setfattr -x user.overlay.overnfsd upper/file; chmod 444 upper/file");
+	start_without_root(&s, &c);
+	assert_nfs(client_path(&c, "moved/x", &fh, NULL), NFS3_OK);
+	assert_nfs(client_rename(&c, &c.root, "file", &c.root, "other"), NFS3_OK);
+	fh = path(&c, "other");
+	assert_true(fh.len == file.len && !memcmp(fh.data, file.data, fh.len));
+	client_close(&c);
+	server_stop(&s);
+	stack_sh(&s, "test -z \"$(ls -A work/work)\"; test $(stat -c %a upper/moved) = 555; chmod -R u+rwx lower1 upper");
+	stack_remove(&s);
+}
+
 static void nobody_reads_what_all_may_read(void **state)
 {
 	(void)state;
@@ -271,6 +315,7 @@ int main(void)
 		cmocka_unit_test(a_server_of_few_capabilities_makes_files_for_their_callers),
 		cmocka_unit_test(without_root_the_owner_writes_whatever_the_mode),
 		cmocka_unit_test(without_root_what_stands_in_a_shut_directory_is_copied_up),
+		cmocka_unit_test(without_root_a_shut_directory_is_renamed_and_removed),
 		cmocka_unit_test(nobody_reads_what_all_may_read),
 		cmocka_unit_test(acls_decide_who_may),
 	};
