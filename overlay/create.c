@@ -266,7 +266,27 @@ out:
 	return rc;
 }
 
-static int make_and_move(struct overlay *ov, const struct making *m, const struct owner *w, int dirfd, const char *name,
+/* A directory that may not be written: its ".." is, without root, so that it gets its mode where it belongs. */
+static int move_in_shut(struct overlay *ov, struct object *dir, const char *temp, int dirfd, const char *name, const struct found *f)
+{
+	struct statx st = { 0 };
+	struct place *place = place_new(ov, &ov->layers[0], dir->upper, name);
+	int note = -1, rc = place ? statx_at(ov->work_fd, temp, &st) : -ENOMEM;
+	struct overlay_setattr mode = { .set_mode = true, .mode = st.stx_mode & 07777 };
+	if (!rc && fchmodat(ov->work_fd, temp, mode.mode | S_IWUSR, 0))
+		rc = -errno;
+	if (!rc)
+		rc = intent_note(ov, INTENT_INNER, place, st.stx_ino, &mode, &note);
+	if (!rc)
+		rc = move_in(ov, temp, dirfd, name, true, f);
+	if (!rc && fchmodat(dirfd, name, mode.mode, 0))
+		ov_log(ov, 4, "%s: a new directory may be written by its owner, though it was not to be: %s", name, strerror(errno));
+	intent_done(ov, note);
+	place_put(ov, place);
+	return rc;
+}
+
+static int make_and_move(struct overlay *ov, const struct making *m, const struct owner *w, struct object *dir, int dirfd, const char *name,
 			 const struct found *f, int *fd)
 {
 	char temp[24];
@@ -276,6 +296,8 @@ static int make_and_move(struct overlay *ov, const struct making *m, const struc
 		rc = mark_born(ov, temp);
 	if (!rc)
 		rc = move_in(ov, temp, dirfd, name, m->type == S_IFDIR, f);
+	if (rc == -EACCES && m->type == S_IFDIR)
+		rc = move_in_shut(ov, dir, temp, dirfd, name, f);
 	if (!rc)
 		return 0;
 	if (*fd >= 0)
@@ -324,7 +346,7 @@ static int create_locked(struct overlay *ov, const struct overlay_cred *cred, st
 		if (!rc)
 			rc = lookup_locked(ov, dir, name, o) ?: -EEXIST;
 		else if (rc == -ENOENT)
-			made = !(rc = make_and_move(ov, m, &w, parent->fd, name, f, &fd));
+			made = !(rc = make_and_move(ov, m, &w, dir, parent->fd, name, f, &fd));
 	}
 	if (made)
 		rc = object_made(ov, dir, name, parent->fd, fd, o);

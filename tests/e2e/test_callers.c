@@ -203,6 +203,10 @@ static void without_root_a_shut_directory_is_renamed_and_removed(void **state)
 	assert_nfs(client_mkdir(&c, &c.root, "mine", 0755, &fh), NFS3_OK);
 	assert_nfs(client_rename(&c, &c.root, "mine", &c.root, "full"), NFS3_OK);
 	assert_nfs(client_rmdir(&c, &c.root, "gone"), NFS3_OK);
+	assert_nfs(client_mkdir(&c, &c.root, "gone", 0555, &fh), NFS3_OK); /* over a whiteout */
+	assert_int_equal(mode_of(&c, &fh), 0555);
+	assert_nfs(client_lookup(&c, &fh, "x", &d, NULL), NFS3ERR_NOENT);
+	assert_nfs(client_rmdir(&c, &c.root, "gone"), NFS3_OK);
 	d = path(&c, "up");
 	assert_nfs(client_remove(&c, &d, "x"), NFS3_OK);
 	assert_nfs(client_setattr(&c, &d, &mode, NULL, NULL), NFS3_OK);
