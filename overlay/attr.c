@@ -274,18 +274,33 @@ int apply_setattr(struct overlay *ov, struct place *place, const struct overlay_
 	return rc;
 }
 
+static int keep_marks(struct overlay *ov, int dirfd, const char *name)
+{
+	enum { MOST = 65536 }; /* XATTR_SIZE_MAX */
+	char opaque = format_opaque(ov, dirfd, name), *redirect;
+	int rc = format_redirect(ov, dirfd, name, &redirect);
+	if (!rc)
+		rc = format_keep_mark(ov, dirfd, name, "opaque", &opaque, opaque != 0);
+	if (!rc)
+		rc = format_keep_mark(ov, dirfd, name, "redirect", redirect, redirect ? strnlen(redirect, MOST) : 0);
+	free(redirect);
+	return rc;
+}
+
 /* user.* of what its owner may not read can't be read without root, and who it is must be known all the same. o->lock held. */
 static int keep_readable_identity(struct overlay *ov, struct object *o, const struct overlay_setattr *set)
 {
 	struct fdent *parent;
 	const char *name;
 	bool own = o->id.layer == ov->layers[0].number && ov->layers[0].has_handles;
-	if (!set->set_mode || set->mode & S_IRUSR || *ov->prefix != 'u' || own || !o->parent)
+	if (!set->set_mode || set->mode & S_IRUSR || *ov->prefix != 'u' || (own && o->type != S_IFDIR) || !o->parent)
 		return 0;
 	int rc = place_pin_parent(ov, o->upper, &parent, &name);
 	if (rc)
 		return rc;
-	rc = keep_identity_in_file(ov, o, parent->fd, name);
+	rc = own ? 0 : keep_identity_in_file(ov, o, parent->fd, name);
+	if (!rc && o->type == S_IFDIR)
+		rc = keep_marks(ov, parent->fd, name);
 	place_unpin(ov, parent);
 	return rc;
 }

@@ -55,18 +55,53 @@ static ssize_t getxattr_at(int dirfd, const char *name, const char *xattr, void 
 	return lgetxattr(proc_path(path, dirfd, name), xattr, buf, size);
 }
 
+/* The marks without which a directory would show other things than it holds. */
+static bool is_kept(const char *suffix)
+{
+	return !strcmp(suffix, "opaque") || !strcmp(suffix, "redirect");
+}
+
+/* user.* of what its owner may not read can't be read without root: of a directory in the upper, the file of identities has them. */
+static ssize_t kept_mark(struct overlay *ov, int dirfd, const char *name, const char *suffix, void *buf, size_t size)
+{
+	struct statx st;
+	uint64_t gen;
+	if (!ov->identity || !is_kept(suffix))
+		return -ENODATA;
+	int rc = statx_at(dirfd, name, &st);
+	if (!rc && !S_ISDIR(st.stx_mode))
+		return -ENODATA;
+	if (!rc)
+		rc = inode_generation(&ov->layers[0], dirfd, name, &st, &gen);
+	return rc ? rc : identity_get_mark(ov->identity, st.stx_ino, gen, suffix, buf, size);
+}
+
+int format_keep_mark(struct overlay *ov, int dirfd, const char *name, const char *suffix, const void *value, size_t len)
+{
+	struct statx st;
+	uint64_t gen;
+	int rc = statx_at(dirfd, name, &st);
+	if (!rc)
+		rc = inode_generation(&ov->layers[0], dirfd, name, &st, &gen);
+	if (!rc && !len && identity_get_mark(ov->identity, st.stx_ino, gen, suffix, NULL, 0) == -ENODATA)
+		return 0;
+	return rc ? rc : identity_put_mark(ov->identity, st.stx_ino, gen, suffix, value, len);
+}
+
 ssize_t format_getxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, void *buf, size_t size)
 {
 	char full[64];
 	ssize_t n = getxattr_at(dirfd, name, full_name(ov, full, suffix), buf, size);
 	if (n >= 0)
 		return n;
-	if (errno == EOPNOTSUPP || errno == EPERM || (errno == EACCES && *ov->prefix == 'u')) /* user.* of what we may not read */
+	if (errno == EACCES && *ov->prefix == 'u')
+		return kept_mark(ov, dirfd, name, suffix, buf, size);
+	if (errno == EOPNOTSUPP || errno == EPERM)
 		return -ENODATA;
 	return -errno;
 }
 
-int format_setxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, const void *buf, size_t size)
+static int set_xattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, const void *buf, size_t size)
 {
 	char path[300], full[64];
 	full_name(ov, full, suffix);
@@ -74,6 +109,16 @@ int format_setxattr(struct overlay *ov, int dirfd, const char *name, const char 
 	if (rc != -EBADF) /* it was not opened with O_PATH */
 		return rc;
 	return lsetxattr(proc_path(path, dirfd, name), full, buf, size, 0) ? -errno : 0;
+}
+
+int format_setxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, const void *buf, size_t size)
+{
+	struct statx st;
+	int rc = set_xattr(ov, dirfd, name, suffix, buf, size);
+	if (rc || *ov->prefix != 'u' || !is_kept(suffix))
+		return rc;
+	rc = statx_at(dirfd, name, &st);
+	return rc || !S_ISDIR(st.stx_mode) || st.stx_mode & S_IRUSR ? rc : format_keep_mark(ov, dirfd, name, suffix, buf, size);
 }
 
 int format_removexattr(struct overlay *ov, int dirfd, const char *name, const char *suffix)

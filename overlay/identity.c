@@ -363,6 +363,37 @@ int identity_get_links(struct identity *id, uint64_t upper_ino, uint64_t upper_g
 	return rc;
 }
 
+static struct links_key mark_key(uint64_t upper_ino, uint64_t upper_gen, const char *mark)
+{
+	struct links_key key = { .upper = upper_row(upper_ino, upper_gen) };
+	memcpy(key.what, mark, strnlen(mark, sizeof key.what));
+	return key;
+}
+
+int identity_put_mark(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const char *mark, const void *value, size_t len)
+{
+	struct links_key key = mark_key(upper_ino, upper_gen, mark);
+	MDB_txn *txn;
+	int rc = begin(id, &txn);
+	return rc ? rc : end(txn, put(txn, id->keys, &key, sizeof key, value, len));
+}
+
+ssize_t identity_get_mark(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const char *mark, void *buf, size_t size)
+{
+	struct links_key key = mark_key(upper_ino, upper_gen, mark);
+	MDB_txn *txn;
+	MDB_val k = { sizeof key, &key }, v;
+	int rc = id->env ? mdb_txn_begin(id->env, NULL, MDB_RDONLY, &txn) : MDB_NOTFOUND;
+	if (rc)
+		return rc == MDB_NOTFOUND ? -ENODATA : code_errno(rc);
+	rc = mdb_get(txn, id->keys, &k, &v);
+	ssize_t n = rc == MDB_NOTFOUND || (!rc && !v.mv_size) ? -ENODATA : rc ? code_errno(rc) : size && v.mv_size > size ? -ERANGE : (ssize_t)v.mv_size;
+	if (n > 0 && size)
+		memcpy(buf, v.mv_data, v.mv_size);
+	mdb_txn_abort(txn);
+	return n;
+}
+
 void identity_forget_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen)
 {
 	struct origin_row upper = upper_row(upper_ino, upper_gen);

@@ -2,7 +2,7 @@
  * identity.h: what can be found nowhere else, in one small file beside the map: the key of the handles, the layers' numbers, and the
  * identity of copied-up objects that can hold no xattr. The map (map.h) is a cache: with this file kept, it may be lost at any time.
  *
- * The file (<work>/overnfsd/identity.mdb) is LMDB's: tables "keys" (and counts of links), "layers" (by number), "origins" (by upper inode) and "copies" (by origin),
+ * The file (<work>/overnfsd/identity.mdb) is LMDB's: tables "keys" (and counts of links, and marks), "layers" (by number), "origins" (by upper inode) and "copies" (by origin),
  * numbers big-endian. Written rarely, and durably before the call returns; so not in the map's file, whose commits are many and lazy.
  * Every function may be called from any thread.
  */
@@ -53,5 +53,9 @@ bool identity_has_links(struct identity *id); /* of any? */
 int identity_put_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const char links[LINKS_SIZE]);
 int identity_get_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, char links[LINKS_SIZE]);
 void identity_forget_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen);
+/* The same of a directory's mark ("opaque" or "redirect"), for one whose xattrs can't be read; len 0: none. Durable on return. When the directory goes,
+ * or can be read again, it stays and does no harm: it is asked for alone of what can't be read, and written anew when that begins. */
+int identity_put_mark(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const char *mark, const void *value, size_t len);
+ssize_t identity_get_mark(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const char *mark, void *buf, size_t size); /* as getxattr(2): -ENODATA, -ERANGE */
 
 #endif

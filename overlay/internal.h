@@ -110,6 +110,8 @@ bool format_is_xattr_whiteout(struct overlay *ov, int dirfd, const char *name, c
 /* xattrs of dirfd/name (never followed). Sizes in bytes; -ENODATA when absent or not supported there. */
 ssize_t format_getxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, void *buf, size_t size);
 int format_setxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, const void *buf, size_t size);
+/* Where it can be read though the directory can't. len 0: none. */
+int format_keep_mark(struct overlay *ov, int dirfd, const char *name, const char *suffix, const void *value, size_t len);
 int format_removexattr(struct overlay *ov, int dirfd, const char *name, const char *suffix);
 char format_opaque(struct overlay *ov, int dirfd, const char *name); /* 'y', 'x' or 0 */
 /* An upper directory that is not marked impure, though it could be: nothing in it was copied up, or came from elsewhere. */

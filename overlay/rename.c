@@ -29,12 +29,13 @@ static int mark_before_move(struct overlay *ov, struct object *o, int dirfd, con
 	return rc > 0 ? format_setxattr(ov, dirfd, name, "opaque", "y", 1) : rc;
 }
 
-/* The marks are xattrs, which without root a directory that may not be written does not take; its mode does not guard its name, though. */
+/* The marks are xattrs, which without root a directory that may not be written does not take; its mode does not guard its name, though. It is
+ * not lent for reading: as long as it can't be read, its marks are kept in the file of identities too. */
 static int mark_lent(struct overlay *ov, struct object *o, int dirfd, const char *name, bool same_parent, bool below_new)
 {
 	struct lent lent;
 	int rc = mark_before_move(ov, o, dirfd, name, same_parent, below_new);
-	if (rc != -EACCES || o->type != S_IFDIR || lend(ov, o->upper, S_IRUSR | S_IWUSR, &lent))
+	if (rc != -EACCES || o->type != S_IFDIR || lend(ov, o->upper, S_IWUSR, &lent))
 		return rc;
 	rc = mark_before_move(ov, o, dirfd, name, same_parent, below_new);
 	lent_back(ov, &lent);

@@ -229,6 +229,46 @@ static void without_root_a_shut_directory_is_renamed_and_removed(void **state)
 	stack_remove(&s);
 }
 
+/* What it hides, and where it came from, is said in its xattrs, which without root nobody reads then. */
+static void without_root_an_unreadable_directory_shows_what_it_did(void **state)
+{
+	(void)state;
+	static const char *const names[] = { "moved", "moved2", "old", "gone" };
+	struct stack s;
+	struct client c;
+	struct fh fh, d;
+	sattr3 mode = { .mode = { .set_it = true, .set_uint32_u.value = 0300 } };
+	make_without_root(&s, "for d in low low2 old gone; do mkdir lower1/$d; echo x >lower1/$d/x; done");
+	start_without_root(&s, &c);
+	assert_nfs(client_rename(&c, &c.root, "low2", &c.root, "moved2"), NFS3_OK);
+	for (int i = 2; i < 4; i++) {
+		d = path(&c, names[i]);
+		assert_nfs(client_remove(&c, &d, "x"), NFS3_OK);
+		assert_nfs(client_rmdir(&c, &c.root, names[i]), NFS3_OK);
+		assert_nfs(client_mkdir(&c, &c.root, names[i], i == 2 ? 0700 : 0300, &d), NFS3_OK);
+	}
+	d = path(&c, "low");
+	assert_nfs(client_setattr(&c, &d, &(sattr3){ .mode = { .set_it = true, .set_uint32_u.value = 0100 } }, NULL, NULL), NFS3_OK);
+	assert_nfs(client_rename(&c, &c.root, "low", &c.root, "moved"), NFS3_OK);
+	for (int i = 1; i < 3; i++) {
+		d = path(&c, names[i]);
+		assert_nfs(client_setattr(&c, &d, &mode, NULL, NULL), NFS3_OK);
+	}
+	for (int life = 0; life < 2; life++) {
+		client_close(&c);
+		server_stop(&s);
+		start_without_root(&s, &c);
+		for (int i = 0; i < 4; i++) {
+			d = path(&c, names[i]);
+			assert_nfs(client_lookup(&c, &d, "x", &fh, NULL), i < 2 ? NFS3_OK : NFS3ERR_NOENT);
+		}
+	}
+	client_close(&c);
+	server_stop(&s);
+	stack_sh(&s, "chmod -R u+rwx upper");
+	stack_remove(&s);
+}
+
 static void nobody_reads_what_all_may_read(void **state)
 {
 	(void)state;
@@ -320,6 +360,7 @@ int main(void)
 		cmocka_unit_test(without_root_the_owner_writes_whatever_the_mode),
 		cmocka_unit_test(without_root_what_stands_in_a_shut_directory_is_copied_up),
 		cmocka_unit_test(without_root_a_shut_directory_is_renamed_and_removed),
+		cmocka_unit_test(without_root_an_unreadable_directory_shows_what_it_did),
 		cmocka_unit_test(nobody_reads_what_all_may_read),
 		cmocka_unit_test(acls_decide_who_may),
 	};
