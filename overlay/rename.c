@@ -141,7 +141,7 @@ static int exchange_target(struct overlay *ov, struct moving *m, int dirfd)
 	work_name(ov, temp);
 	int rc = make_empty_like(ov, target, dirfd, temp, &ino);
 	if (!rc)
-		rc = times_keep(ov, m->to->upper, m->to_fd->fd, &times); /* for clients nothing happens */
+		rc = times_keep(ov, m->to->upper, m->to_fd->fd, NULL, &times); /* for clients nothing happens */
 	if (!rc) {
 		rc = renameat2(ov->work_fd, temp, m->to_fd->fd, m->newname, RENAME_EXCHANGE) ? -errno : 0;
 		times_put_back(ov, &times);
@@ -160,15 +160,16 @@ static int exchange_target(struct overlay *ov, struct moving *m, int dirfd)
 
 /* An empty directory that a rename goes over may hold whiteouts in the upper, which must go first. It is opaque before, so that nothing shows
  * meanwhile, and stays what it is, identity and times, should the rename fail or never come. */
-static int clear(struct overlay *ov, struct object *target)
+static int clear(struct overlay *ov, struct moving *m, bool lent)
 {
+	struct object *target = m->target;
 	struct kept_times times;
 	struct fdent *dir;
 	int rc = place_pin(ov, target->upper, FD_READ, &dir);
 	if (rc)
 		return rc;
 	rc = dir_holds_anything(dir->fd);
-	if (rc <= 0 || !(rc = exchange_target(ov, m, dir->fd)))
+	if (rc <= 0 || (!lent && !(rc = exchange_target(ov, m, dir->fd)))) /* lent: the note is of this inode */
 		goto out;
 	rc = 0; /* one by one, then */
 	if (target->nlower) {
@@ -190,13 +191,13 @@ out:
 	return rc;
 }
 
-static int clear_target(struct overlay *ov, struct object *target)
+static int clear_target(struct overlay *ov, struct moving *m)
 {
 	struct lent lent;
-	int rc = clear(ov, target);
-	if (rc != -EACCES || lend(ov, target->upper, S_IRWXU, &lent)) /* its mode guards whiteouts too */
+	int rc = clear(ov, m, false);
+	if (rc != -EACCES || lend(ov, m->target->upper, S_IRWXU, &lent)) /* its mode guards whiteouts too */
 		return rc;
-	rc = clear(ov, target);
+	rc = clear(ov, m, true);
 	lent_back(ov, &lent);
 	return rc;
 }
@@ -236,7 +237,7 @@ static int move_locked(struct overlay *ov, struct moving *m)
 	if (!rc && m->target && index_has(ov, m->target))
 		rc = index_keep_nlink(ov, m->target);
 	if (!rc && is_dir && m->target && m->t.name_in_upper) /* a rename that fails for it may move times (ext4, with a whiteout) */
-		rc = clear_target(ov, m->target);
+		rc = clear_target(ov, m);
 	if (!rc)
 		rc = rename_in_upper(ov, m, is_dir, whiteout);
 	if (!rc && m->target && !is_dir && target.nlink <= 1 && index_has(ov, m->target))
