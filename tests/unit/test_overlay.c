@@ -367,7 +367,7 @@ static void whiteouts_that_a_rename_goes_over_stop_nobody(void **state)
 	overlay_put(s->ov, dir);
 	for (int restarted = 0; restarted < 2; restarted++) {
 		o = at(s, "many");
-		assert_memory_equal(overlay_id(o), &id, sizeof id);
+		assert_true(same_id(overlay_id(o), &id));
 		overlay_put(s->ov, o);
 		assert_false(exists(s, "many/1"));
 		sh(s->dir, "test -z \"$(find work/work upper/many -mindepth 1)\"");
@@ -396,14 +396,14 @@ static void a_copy_inside_the_upper_is_a_file_of_its_own(void **state)
 		ids[i] = *overlay_id(o);
 		overlay_put(s->ov, o);
 		for (size_t j = 0; j < i; j++)
-			assert_memory_not_equal(&ids[i], &ids[j], sizeof id);
+			assert_false(same_id(&ids[i], &ids[j]));
 	}
-	assert_memory_equal(&ids[0], &id, sizeof id);
+	assert_true(same_id(&ids[0], &id));
 	stop(s);
 	sh(s->dir, "rm -r upper/dup; cp -a upper/both old; rm -r upper/both; cp -a old upper/both"); /* put back, the file is what it was */
 	start(s);
 	o = at(s, "both/b");
-	assert_memory_equal(overlay_id(o), &id, sizeof id);
+	assert_true(same_id(overlay_id(o), &id));
 	overlay_put(s->ov, o);
 }
 
@@ -424,10 +424,10 @@ static void two_files_with_one_identity_part(void **state)
 			shows(s, name[j], which ? "other\n" : "upo\n");
 			if (!i)
 				ids[which] = *overlay_id(o);
-			assert_memory_equal(overlay_id(o), &ids[which], sizeof ids[0]);
+			assert_true(same_id(overlay_id(o), &ids[which]));
 			overlay_put(s->ov, o);
 		}
-		assert_memory_not_equal(&ids[0], &ids[1], sizeof ids[0]);
+		assert_false(same_id(&ids[0], &ids[1]));
 		stop(s);
 	}
 	start(s);
@@ -538,7 +538,7 @@ static void a_rename_sees_what_stands_under_the_new_name_though_nobody_looked(vo
 	assert_int_equal(move(s, dir, "file", "hidden"), 0); /* over a whiteout that hides nothing */
 	shows(s, "d/hidden", "moved\n");
 	struct object *b = at(s, "d/hidden");
-	assert_memory_equal(overlay_id(b), &id, sizeof id);
+	assert_true(same_id(overlay_id(b), &id));
 	overlay_put(s->ov, b);
 	overlay_put(s->ov, a);
 	overlay_put(s->ov, dir);
@@ -590,7 +590,7 @@ static void what_linux_moved_is_found_below_a_deep_tree(void **state)
 	int rc = overlay_lookup(s->ov, &root_cred, s->root, "moved", &o, NULL);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 	assert_int_equal(rc, 0);
-	assert_memory_equal(overlay_id(o), &id, sizeof id);
+	assert_true(same_id(overlay_id(o), &id));
 	overlay_put(s->ov, o);
 }
 
@@ -680,7 +680,7 @@ static void a_file_that_two_layers_share_by_links_has_a_copy_for_each(void **sta
 		starts_with(s, "a2", "one");
 		starts_with(s, "a", "one");
 		b = at(s, "b2");
-		assert_memory_equal(overlay_id(b), &id, sizeof id);
+		assert_true(same_id(overlay_id(b), &id));
 		overlay_put(s->ov, b);
 		stop(s);
 		start(s);
@@ -737,7 +737,7 @@ static void linked_names_of_what_holds_no_xattr_are_one_object(void **state)
 		assert_int_equal(names_of(s, "moved"), 3);
 		assert_int_equal(names_of(s, "fifo3"), 3);
 		o = at(s, "fifo2");
-		assert_memory_equal(overlay_id(o), &id, sizeof id);
+		assert_true(same_id(overlay_id(o), &id));
 		struct overlay_attr a;
 		assert_int_equal(overlay_getattr(s->ov, o, &a), 0);
 		assert_int_equal(a.mode & 07777, 0600);
