@@ -419,6 +419,23 @@ static void start_without_root(struct client *c)
 	c->may_break = true;
 }
 
+/* The call that was traced is over: st. Where it took the server along, another runs from here on; else it must have gone well. */
+static bool was_killed(struct client *c, nfsstat3 st)
+{
+	struct trace_log log;
+	trace_end(&log);
+	bool killed = log.killed;
+	trace_log_free(&log);
+	if (killed) {
+		client_close(c);
+		stack.pid = 0;
+		start_without_root(c);
+	} else {
+		assert_nfs(st, NFS3_OK);
+	}
+	return killed;
+}
+
 enum lending { WRITES, CUTS, COPIES, LENDINGS };
 
 static nfsstat3 change_lent(struct client *c, enum lending which, const struct fh *fh)
@@ -436,7 +453,6 @@ static const char *const lendings[] = { "a write to what is mode 0444", "its mod
 /* False: there are not so many calls. */
 static bool kill_lending(struct client *c, enum lending which, unsigned at)
 {
-	struct trace_log log;
 	struct fh fh;
 	fattr3 a;
 	char name[32];
@@ -454,16 +470,7 @@ static bool kill_lending(struct client *c, enum lending which, unsigned at)
 		assert_nfs(client_path(c, name, &fh, NULL), NFS3_OK);
 	trace_begin(stack.pid, &(struct trace_plan){ .action = TRACE_KILL, .changed = true, .at = at });
 	nfsstat3 st = change_lent(c, which, &fh);
-	trace_end(&log);
-	bool killed = log.killed;
-	trace_log_free(&log);
-	if (killed) {
-		client_close(c);
-		stack.pid = 0;
-		start_without_root(c);
-	} else {
-		assert_nfs(st, NFS3_OK);
-	}
+	bool killed = was_killed(c, st);
 	assert_nfs(client_getattr(c, &fh, &a), NFS3_OK);
 	bool cut = which == CUTS && a.size == 2, changed = which == COPIES && a.mode == 0440;
 	if (a.mode != (cut ? 0400 : changed ? 0440 : 0444) || a.size != (cut ? 2 : 4))
@@ -476,7 +483,6 @@ static bool kill_lending(struct client *c, enum lending which, unsigned at)
 /* Of a directory of mode 0555 that is copied up. */
 static bool kill_moving(struct client *c, bool removes, unsigned at)
 {
-	struct trace_log log;
 	struct fh fh, now;
 	fattr3 a;
 	char name[32], moved[48];
@@ -486,16 +492,7 @@ static bool kill_moving(struct client *c, bool removes, unsigned at)
 	assert_nfs(client_setattr(c, &fh, &(sattr3){ .mtime = { .set_it = SET_TO_SERVER_TIME } }, NULL, NULL), NFS3_OK);
 	trace_begin(stack.pid, &(struct trace_plan){ .action = TRACE_KILL, .changed = true, .at = at });
 	nfsstat3 st = removes ? client_rmdir(c, &c->root, name) : client_rename(c, &c->root, name, &c->root, moved);
-	trace_end(&log);
-	bool killed = log.killed;
-	trace_log_free(&log);
-	if (killed) {
-		client_close(c);
-		stack.pid = 0;
-		start_without_root(c);
-	} else {
-		assert_nfs(st, NFS3_OK);
-	}
+	bool killed = was_killed(c, st);
 	st = client_path(c, name, &now, &a);
 	if (st == NFS3ERR_NOENT && !removes)
 		st = client_path(c, moved, &now, &a);
