@@ -95,14 +95,14 @@ static int copy_owner(struct overlay *ov, struct copying *c)
 	return c->ours && ov->privileged ? -errno : 0;
 }
 
-/* Behind the owner, as a chown drops set-id bits, and behind the xattrs, which without root only what may be written takes. What is right from the
- * start is let be. */
 static mode_t mode_of_copy(const struct copying *c)
 {
 	mode_t mode = c->st.stx_mode & 07777;
 	return c->ours ? mode & ~(mode_t)(S_ISUID | S_ISGID) : mode; /* set-id to the server's user was never meant */
 }
 
+/* Behind the owner, as a chown drops set-id bits, and behind the xattrs, which without root only what may be written takes. What is right from the
+ * start is let be. */
 static int copy_mode(struct overlay *ov, struct copying *c)
 {
 	mode_t mode = mode_of_copy(c);

@@ -210,7 +210,7 @@ static int mark_born(struct overlay *ov, const char *temp)
 	id.ino = st.stx_ino;
 	randombytes_buf(&id.gen, sizeof id.gen);
 	rc = format_set_identity(ov, ov->work_fd, temp, &id, st.stx_ino);
-	if (rc != -EPERM && rc != -EOPNOTSUPP && rc != -EACCES)
+	if (!holds_no_xattr(rc))
 		return rc;
 	rc = inode_generation(&ov->layers[0], ov->work_fd, temp, &st, &gen);
 	return rc ? rc : identity_put_origin(ov->identity, st.stx_ino, gen, &id);

@@ -78,14 +78,11 @@ static ssize_t kept_mark(struct overlay *ov, int dirfd, const char *name, const 
 
 int format_keep_mark(struct overlay *ov, int dirfd, const char *name, const char *suffix, const void *value, size_t len)
 {
-	struct statx st;
-	uint64_t gen;
-	int rc = statx_at(dirfd, name, &st);
-	if (!rc)
-		rc = inode_generation(&ov->layers[0], dirfd, name, &st, &gen);
-	if (!rc && !len && identity_get_mark(ov->identity, st.stx_ino, gen, suffix, NULL, 0) == -ENODATA)
+	uint64_t ino, gen;
+	int rc = upper_inode(ov, dirfd, name, &ino, &gen);
+	if (!rc && !len && identity_get_mark(ov->identity, ino, gen, suffix, NULL, 0) == -ENODATA)
 		return 0;
-	return rc ? rc : identity_put_mark(ov->identity, st.stx_ino, gen, suffix, value, len);
+	return rc ? rc : identity_put_mark(ov->identity, ino, gen, suffix, value, len);
 }
 
 ssize_t format_getxattr(struct overlay *ov, int dirfd, const char *name, const char *suffix, void *buf, size_t size)
@@ -198,6 +195,11 @@ static uint64_t get_be(const uint8_t *p, int n)
 	while (n--)
 		v = v << 8 | *p++;
 	return v;
+}
+
+bool holds_no_xattr(int rc)
+{
+	return rc == -EPERM || rc == -EOPNOTSUPP || rc == -EACCES;
 }
 
 int format_set_identity(struct overlay *ov, int dirfd, const char *name, const struct overlay_id *id, uint64_t upper_ino)

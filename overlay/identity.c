@@ -325,24 +325,29 @@ bool identity_has_origins(struct identity *id)
 	return id && atomic_load(&id->norigins);
 }
 
-struct links_key { /* in the table of keys: an older server passes it over */
+struct row_key { /* in the table of keys: an older server passes it over */
 	char what[8];
 	struct origin_row upper;
 } __attribute__((packed));
 
-static struct links_key links_key(const struct origin_row *upper)
+static struct row_key row_key(uint64_t upper_ino, uint64_t upper_gen, const char *what)
 {
-	return (struct links_key){ .what = "links", .upper = *upper };
+	struct row_key key = { .upper = upper_row(upper_ino, upper_gen) };
+	memcpy(key.what, what, strnlen(what, sizeof key.what));
+	return key;
+}
+
+int identity_put_mark(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const char *mark, const void *value, size_t len)
+{
+	struct row_key key = row_key(upper_ino, upper_gen, mark);
+	MDB_txn *txn;
+	int rc = begin(id, &txn);
+	return rc ? rc : end(txn, put(txn, id->keys, &key, sizeof key, value, len));
 }
 
 int identity_put_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const char links[LINKS_SIZE])
 {
-	struct origin_row upper = upper_row(upper_ino, upper_gen);
-	struct links_key key = links_key(&upper);
-	MDB_txn *txn;
-	int rc = begin(id, &txn);
-	if (!rc)
-		rc = end(txn, put(txn, id->keys, &key, sizeof key, links, LINKS_SIZE));
+	int rc = identity_put_mark(id, upper_ino, upper_gen, "links", links, LINKS_SIZE);
 	if (!rc)
 		atomic_fetch_add(&id->nlinks, 1);
 	return rc;
@@ -355,32 +360,16 @@ bool identity_has_links(struct identity *id)
 
 int identity_get_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, char links[LINKS_SIZE])
 {
-	struct origin_row upper = upper_row(upper_ino, upper_gen);
-	struct links_key key = links_key(&upper);
+	struct row_key key = row_key(upper_ino, upper_gen, "links");
 	int rc = get(id, id->keys, &key, sizeof key, links, LINKS_SIZE);
 	if (!rc)
 		links[LINKS_SIZE - 1] = 0;
 	return rc;
 }
 
-static struct links_key mark_key(uint64_t upper_ino, uint64_t upper_gen, const char *mark)
-{
-	struct links_key key = { .upper = upper_row(upper_ino, upper_gen) };
-	memcpy(key.what, mark, strnlen(mark, sizeof key.what));
-	return key;
-}
-
-int identity_put_mark(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const char *mark, const void *value, size_t len)
-{
-	struct links_key key = mark_key(upper_ino, upper_gen, mark);
-	MDB_txn *txn;
-	int rc = begin(id, &txn);
-	return rc ? rc : end(txn, put(txn, id->keys, &key, sizeof key, value, len));
-}
-
 ssize_t identity_get_mark(struct identity *id, uint64_t upper_ino, uint64_t upper_gen, const char *mark, void *buf, size_t size)
 {
-	struct links_key key = mark_key(upper_ino, upper_gen, mark);
+	struct row_key key = row_key(upper_ino, upper_gen, mark);
 	MDB_txn *txn;
 	MDB_val k = { sizeof key, &key }, v;
 	int rc = id->env ? mdb_txn_begin(id->env, NULL, MDB_RDONLY, &txn) : MDB_NOTFOUND;
@@ -396,8 +385,7 @@ ssize_t identity_get_mark(struct identity *id, uint64_t upper_ino, uint64_t uppe
 
 void identity_forget_links(struct identity *id, uint64_t upper_ino, uint64_t upper_gen)
 {
-	struct origin_row upper = upper_row(upper_ino, upper_gen);
-	struct links_key key = links_key(&upper);
+	struct row_key key = row_key(upper_ino, upper_gen, "links");
 	MDB_val k = { sizeof key, &key };
 	MDB_txn *txn;
 	if (!begin(id, &txn))

@@ -45,6 +45,15 @@ static bool holds_xattrs(struct overlay *ov, mode_t mode)
 	return *ov->prefix != 'u' || S_ISREG(mode);
 }
 
+/* NULL: it is not in the stack (any more). */
+static const struct layer *lower_of(struct overlay *ov, const struct overlay_id *id)
+{
+	for (const struct layer *l = first_lower(ov); l < ov->layers + ov->nlayers; l++)
+		if (l->number == id->layer)
+			return l;
+	return NULL;
+}
+
 enum { ANOTHERS, THIS_ONES, ANYONES };
 
 /* Whose file the entry is of. ANYONES: of a layer that is not in the stack (any more). Where Linux made it, which does not say, this one's.
@@ -59,10 +68,8 @@ static int is_of_layer(struct overlay *ov, const struct layer *layer, const char
 	rc = format_get_identity(ov, index_fd(ov), hex, st.stx_ino, &id);
 	if (rc)
 		return rc == -ENODATA ? THIS_ONES : rc;
-	for (const struct layer *l = first_lower(ov); l < ov->layers + ov->nlayers; l++)
-		if (l->number == id.layer)
-			return l == layer ? THIS_ONES : ANOTHERS;
-	return ANYONES;
+	const struct layer *l = lower_of(ov, &id);
+	return l == layer ? THIS_ONES : l ? ANOTHERS : ANYONES;
 }
 
 /* Layers on one file system may share an inode by links. It is an object in each, with a copy of its own, though overlayfs's origin is the same:
@@ -107,12 +114,10 @@ static int name_by_copy(struct overlay *ov, int dirfd, const char *name, const s
 	}
 	if (n < 0 && n != -ENODATA && n != -ERANGE)
 		return (int)n;
-	for (const struct layer *l = first_lower(ov); l < ov->layers + ov->nlayers; l++)
-		if (l->number == id->layer) {
-			own_name(l, id->ino, id->gen, hex);
-			return 0;
-		}
-	return -ENODATA;
+	const struct layer *l = lower_of(ov, id);
+	if (l)
+		own_name(l, id->ino, id->gen, hex);
+	return l ? 0 : -ENODATA;
 }
 
 int index_open(struct overlay *ov)
@@ -133,14 +138,6 @@ int index_open(struct overlay *ov)
 	}
 	pthread_mutex_unlock(&ov->index_lock);
 	return rc;
-}
-
-static int upper_inode(struct overlay *ov, int dirfd, const char *name, uint64_t *ino, uint64_t *gen)
-{
-	struct statx st;
-	int rc = statx_at(dirfd, name, &st);
-	*ino = st.stx_ino;
-	return rc ? rc : inode_generation(&ov->layers[0], dirfd, name, &st, gen);
 }
 
 /* -ENOENT: none is kept. */
@@ -171,7 +168,7 @@ static int put_links(struct overlay *ov, int dirfd, const char *name, const char
 	int rc = kept_links(ov, dirfd, name, old);
 	if (rc == -ENOENT) {
 		rc = format_setxattr(ov, dirfd, name, "nlink", v, strlen(v));
-		if (rc != -EPERM && rc != -EOPNOTSUPP && rc != -EACCES)
+		if (!holds_no_xattr(rc))
 			return rc;
 		rc = 0;
 	}

@@ -55,6 +55,7 @@ int statx_at(int dirfd, const char *name, struct statx *st); /* "" is dirfd itse
 /* One component below dirfd (M6: RESOLVE_BENEATH and no symlinks). */
 int open_beneath(int dirfd, const char *name, int flags);
 int inode_generation(const struct layer *layer, int dirfd, const char *name, const struct statx *st, uint64_t *gen);
+int upper_inode(struct overlay *ov, int dirfd, const char *name, uint64_t *ino, uint64_t *gen); /* of what is in the upper: as the file of identities knows it */
 
 /* ---- place.c: where something is in a layer ---- */
 enum fd_kind { FD_PATH, FD_READ, FD_WRITE, FD_KINDS };
@@ -123,7 +124,8 @@ struct metacopy { /* struct ovl_metacopy in fs/overlayfs/overlayfs.h */
 };
 /* Is it a regular file whose data is further down? 1 or 0; -EIO: marked in a way that is not known. meta may be NULL. */
 int format_metacopy(struct overlay *ov, int dirfd, const char *name, struct metacopy *meta);
-/* -EPERM, -EOPNOTSUPP: a symlink, or the file system, holds none; -EACCES: nor does what may not be written, without root. */
+/* Is it the error of what holds no xattr? -EPERM, -EOPNOTSUPP: a symlink, or the file system; -EACCES: what may not be written, without root. */
+bool holds_no_xattr(int rc);
 int format_set_identity(struct overlay *ov, int dirfd, const char *name, const struct overlay_id *id, uint64_t upper_ino);
 /* As it stands there: with the number of the upper, and the inode in it, that it was written for. -ENODATA: none. */
 int format_read_identity(struct overlay *ov, int dirfd, const char *name, struct overlay_id *id, uint32_t *upper, uint64_t *upper_ino);

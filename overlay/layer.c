@@ -80,6 +80,14 @@ int inode_generation(const struct layer *layer, int dirfd, const char *name, con
 	return 0;
 }
 
+int upper_inode(struct overlay *ov, int dirfd, const char *name, uint64_t *ino, uint64_t *gen)
+{
+	struct statx st;
+	int rc = statx_at(dirfd, name, &st);
+	*ino = st.stx_ino;
+	return rc ? rc : inode_generation(&ov->layers[0], dirfd, name, &st, gen);
+}
+
 size_t format_make_origin(const struct layer *layer, int dirfd, const char *name, uint8_t buf[160])
 {
 	uint64_t space[2 + (sizeof(struct file_handle) + MAX_HANDLE) / 8];

@@ -129,19 +129,16 @@ int keep_identity(struct overlay *ov, struct object *o, int dirfd, const char *n
 	if (o->id.layer == ov->layers[0].number || !format_get_identity(ov, dirfd, name, o->real_ino, &id))
 		return 0;
 	int rc = format_set_identity(ov, dirfd, name, &o->id, o->real_ino);
-	return rc == -EPERM || rc == -EOPNOTSUPP || rc == -EACCES ? keep_identity_in_file(ov, o, dirfd, name) : rc;
+	return holds_no_xattr(rc) ? keep_identity_in_file(ov, o, dirfd, name) : rc;
 }
 
 int keep_identity_in_file(struct overlay *ov, struct object *o, int dirfd, const char *name)
 {
 	struct overlay_id id;
-	uint64_t gen;
-	struct statx st;
-	int rc = statx_at(dirfd, name, &st);
-	if (!rc)
-		rc = inode_generation(&ov->layers[0], dirfd, name, &st, &gen);
-	if (!rc && identity_get_origin(ov->identity, st.stx_ino, gen, &id))
-		rc = identity_put_origin(ov->identity, st.stx_ino, gen, &o->id);
+	uint64_t ino, gen;
+	int rc = upper_inode(ov, dirfd, name, &ino, &gen);
+	if (!rc && identity_get_origin(ov->identity, ino, gen, &id))
+		rc = identity_put_origin(ov->identity, ino, gen, &o->id);
 	return rc;
 }
 
@@ -244,7 +241,7 @@ static int mark_place(struct overlay *ov, struct place *p, const struct overlay_
 		return rc;
 	rc = format_set_identity(ov, parent->fd, name, id, ino);
 	place_unpin(ov, parent);
-	return rc == -EPERM || rc == -EOPNOTSUPP || rc == -EACCES ? 0 : rc; /* it has to do without */
+	return holds_no_xattr(rc) ? 0 : rc; /* it has to do without */
 }
 
 /* The one that was met first stays the object; this one is a file of its own. Written on both, so that they stay so, whichever is met first again. */

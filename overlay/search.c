@@ -53,7 +53,6 @@ static int keep_name(struct level *l, const char *name)
 static int upper_identity(struct walk *w, const char *name, uint64_t ino, struct overlay_id *id, bool *look)
 {
 	struct overlay *ov = w->fill->ov;
-	struct statx st;
 	char origin;
 	*look = false;
 	int known = format_get_identity(ov, w->upper->fd, name, ino, id);
@@ -61,13 +60,9 @@ static int upper_identity(struct walk *w, const char *name, uint64_t ino, struct
 		return known;
 	*id = (struct overlay_id){ .layer = ov->layers[0].number, .ino = ino };
 	if (identity_has_origins(ov->identity)) {
-		uint64_t gen;
-		int rc = statx_at(w->upper->fd, name, &st);
-		if (!rc)
-			rc = inode_generation(&ov->layers[0], w->upper->fd, name, &st, &gen);
-		if (rc)
-			return rc;
-		if ((rc = identity_get_origin(ov->identity, st.stx_ino, gen, id)) != -ENOENT)
+		uint64_t now, gen;
+		int rc = upper_inode(ov, w->upper->fd, name, &now, &gen);
+		if (rc || (rc = identity_get_origin(ov->identity, now, gen, id)) != -ENOENT)
 			return rc;
 	}
 	ssize_t n = format_getxattr(ov, w->upper->fd, name, "origin", &origin, 0);
